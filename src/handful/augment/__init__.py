@@ -1,0 +1,1 @@
+"""Views: what a network sees of a picture."""

@@ -1,0 +1,151 @@
+"""Views: whole uint8 batches to augmented uint8 batches, each picture with random numbers of its own.
+
+A view is a pure function of the pictures and of uniform numbers ``u`` [B, n_draws] in [0, 1), one row per
+picture. Whoever calls it draws ``u`` for the global batch and passes this rank's rows, so that the result
+does not depend on the number of processes.
+
+Legend: B pictures, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from handful.types import InputSpec
+
+
+class View(Protocol):
+    """``n_draws`` uniform numbers per picture make one augmented picture."""
+
+    @property
+    def n_draws(self) -> int: ...
+
+    def __call__(self, x: Tensor, u: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The picture as it is."""
+
+    n_draws: int = 0
+
+    def __call__(self, x: Tensor, u: Tensor) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True)
+class Weak:
+    """Left-right flip with probability one half, and a shift by up to ``shift`` of the side (reflected edges).
+
+    Attributes:
+        flip: mirror half of the pictures (wrong for digits and letters).
+        shift: largest shift as a fraction of the side.
+    """
+
+    flip: bool = True
+    shift: float = 0.125
+    n_draws: int = 3
+
+    def __call__(self, x: Tensor, u: Tensor) -> Tensor:
+        """Args: x uint8 [B, C, H, W]; u [B, 3]."""
+        b, c, h, w = x.shape
+        u = u.to(x.device)
+        rows = _shifted(h, u[:, 1], self.shift)  # [B, H]
+        columns = _shifted(w, u[:, 2], self.shift)  # [B, W]
+        if self.flip:
+            columns = torch.where(u[:, :1] < 0.5, columns.flip(1), columns)
+        index = (rows * w).unsqueeze(2) + columns.unsqueeze(1)  # [B, H, W]
+        return x.flatten(2).gather(2, index.view(b, 1, h * w).expand(b, c, h * w)).view(b, c, h, w)
+
+
+@dataclass(frozen=True)
+class Strong:
+    """Random affine map, brightness and contrast, and one square cut out.
+
+    Attributes:
+        flip: mirror half of the pictures.
+        rotate: largest rotation in degrees, either way.
+        scale: largest zoom, in or out, as a fraction.
+        shear: largest shear (tangent).
+        shift: largest shift as a fraction of the side.
+        light: largest change of brightness and contrast as a fraction.
+        hole: largest side of the square that is set to mid gray, as a fraction of the picture's side.
+    """
+
+    flip: bool = True
+    rotate: float = 20.0
+    scale: float = 0.2
+    shear: float = 0.15
+    shift: float = 0.125
+    light: float = 0.4
+    hole: float = 0.4
+    n_draws: int = 12
+
+    def __call__(self, x: Tensor, u: Tensor) -> Tensor:
+        """Args: x uint8 [B, C, H, W]; u [B, 12]."""
+        b, _, h, w = x.shape
+        u = u.to(x.device)
+        signed = 2 * u - 1
+        angle = signed[:, 0] * math.radians(self.rotate)
+        zoom = (1 + self.scale) ** signed[:, 1]
+        mirror = torch.where(u[:, 2] < 0.5, -1.0, 1.0) if self.flip else torch.ones_like(zoom)
+        shear = signed[:, 3] * self.shear
+        cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+        theta = torch.stack(
+            [
+                torch.stack([mirror * cos, cos * shear - sin, 2 * self.shift * signed[:, 4]], 1),
+                torch.stack([mirror * sin, sin * shear + cos, 2 * self.shift * signed[:, 5]], 1),
+            ],
+            1,
+        )  # [B, 2, 3]
+        grid = F.affine_grid(theta, [b, 1, h, w], align_corners=False)
+        out = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        mean = out.mean((1, 2, 3), keepdim=True)
+        contrast = (1 + self.light * signed[:, 6]).view(b, 1, 1, 1)
+        brightness = (1 + self.light * signed[:, 7]).view(b, 1, 1, 1)
+        out = ((out - mean) * contrast + mean) * brightness
+        side = u[:, 8] * self.hole
+        inside = _between(h, u[:, 9], side).unsqueeze(2) & _between(w, u[:, 10], side).unsqueeze(1)  # [B, H, W]
+        out = out.masked_fill(inside.unsqueeze(1), 127.0)
+        return out.add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+
+def to_input(x: Tensor, spec: InputSpec) -> Tensor:
+    """uint8 [B, C, H, W] to what a network wants: float32 [B, spec.channels, spec.size, spec.size], normalised.
+
+    Gray pictures are repeated over the channels; colour pictures become gray by ITU-R 601 luma; other sizes
+    are resized (bicubic, antialiased).
+    """
+    out = x.float()
+    if spec.channels != out.shape[1]:
+        if out.shape[1] == 1:
+            out = out.expand(-1, spec.channels, -1, -1)
+        else:
+            out = (out * out.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    if out.shape[-1] != spec.size or out.shape[-2] != spec.size:
+        size = (spec.size, spec.size)
+        out = F.interpolate(out, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
+    scale = 1 / (255 * out.new_tensor(spec.std)).view(1, -1, 1, 1)
+    offset = -(out.new_tensor(spec.mean) / out.new_tensor(spec.std)).view(1, -1, 1, 1)
+    return out * scale + offset
+
+
+def _shifted(n: int, u: Tensor, fraction: float) -> Tensor:
+    """Source positions 0 … n-1 moved by a whole number of pixels, reflected at the ends: int64 [B, n]."""
+    most = min(int(fraction * n + 0.5), n - 1)
+    move = (u * (2 * most + 1)).long().clamp(max=2 * most) - most
+    position = torch.arange(n, device=u.device) + move.unsqueeze(1)
+    position = position.abs()
+    return torch.where(position > n - 1, 2 * (n - 1) - position, position)
+
+
+def _between(n: int, centre: Tensor, width: Tensor) -> Tensor:
+    """Which of n pixels lie within ``width`` (a fraction of n) around ``centre``: bool [B, n]."""
+    position = (torch.arange(n, device=centre.device) + 0.5) / n
+    return (position - centre.unsqueeze(1)).abs() < width.unsqueeze(1) / 2

@@ -1,0 +1,1 @@
+"""The training loop: state, update, fit, checkpoint, schedule, evaluate."""

@@ -1,0 +1,73 @@
+"""A state tree in one file, without pickle: tensors as safetensors, everything else as JSON in its header."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from handful.files import write_atomic
+from handful.types import HandfulError
+
+FORMAT = "handful-checkpoint-1"
+
+
+def write(path: Path, tree: dict[str, Any]) -> None:
+    """Save a tree of dictionaries, lists, tensors, numbers, strings and None; atomic.
+
+    Raises:
+        HandfulError: the file cannot be written (disk full); an older checkpoint stays.
+        TypeError: the tree holds something else.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    skeleton = _take_tensors(tree, "", tensors)
+    write_atomic(path, save(tensors, metadata={"format": FORMAT, "tree": json.dumps(skeleton)}))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tree that ``write`` saved.
+
+    Raises:
+        HandfulError: not a checkpoint of this format, or damaged.
+    """
+    content = path.read_bytes()
+    try:
+        tensors = load(content)
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    except (SafetensorError, ValueError) as error:
+        raise HandfulError(
+            f"is not a readable checkpoint ({error})", file=path, fix="remove it and start again"
+        ) from error
+    if header.get("format") != FORMAT:
+        raise HandfulError("is not a checkpoint of this version", file=path, fix="remove it and start again")
+    tree = _put_tensors(json.loads(header["tree"]), tensors)
+    assert isinstance(tree, dict)
+    return tree
+
+
+def _take_tensors(node: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(node, torch.Tensor):
+        tensors[name] = node.detach().cpu().contiguous().clone()
+        return {"__tensor__": name}
+    if isinstance(node, dict):
+        return {str(k): _take_tensors(v, f"{name}/{k}", tensors) for k, v in node.items()}
+    if isinstance(node, list | tuple):
+        return [_take_tensors(v, f"{name}/{i}", tensors) for i, v in enumerate(node)]
+    if node is None or isinstance(node, bool | int | float | str):
+        return node
+    raise TypeError(f"a checkpoint cannot hold {type(node).__name__} ({name})")
+
+
+def _put_tensors(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(node, dict):
+        if "__tensor__" in node:
+            return tensors[node["__tensor__"]]
+        return {k: _put_tensors(v, tensors) for k, v in node.items()}
+    if isinstance(node, list):
+        return [_put_tensors(v, tensors) for v in node]
+    return node

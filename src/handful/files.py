@@ -1,0 +1,41 @@
+"""Files that are either whole or not there: write beside, flush to disk, rename."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from handful.types import HandfulError
+
+
+def write_atomic(path: str | Path, content: bytes | str) -> None:
+    """Replace ``path`` by ``content``; whoever is killed meanwhile leaves the old file or the new one.
+
+    Raises:
+        HandfulError: the disk is full or the folder cannot be written; the old file is still there.
+    """
+    path = Path(path)
+    scratch = path.with_name(f"{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(scratch, "wb") as out:
+            out.write(content.encode() if isinstance(content, str) else content)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(scratch, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise HandfulError(
+            f"cannot be written ({error.strerror})", file=path, fix="free some space or choose another folder"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` last through a power cut (where the system can)."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,116 @@
+"""Label propagation: labels flow along a graph of near neighbours (Zhou et al. 2004), then a linear head
+learns the propagated labels, so that pictures outside the graph can be classified too.
+
+Legend: N pictures of the graph, n of them labelled; D features; K classes; k neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from handful.methods.probe import LogisticRegression
+
+
+@dataclass(frozen=True)
+class LabelPropagation:
+    """F <- alpha S F + (1 - alpha) Y, with S = D^(-1/2) A D^(-1/2) (Zhou et al. 2004, eq. 4 by iteration).
+
+    A joins each picture to its k nearest by cosine, with weight cosine^power.
+
+    Attributes:
+        neighbours: k of the graph.
+        power: exponent on the cosine (Iscen et al. 2019, eq. 9 with gamma = 3).
+        alpha: share that comes from the neighbours.
+        iterations: of the sum; 20 leave less than alpha^20 of the first labels' flow undone.
+        C: of the regression that learns the propagated labels.
+        keep: pictures of the graph whose propagated label is learnt, as a share, the surest of each class first.
+    """
+
+    neighbours: int = 10
+    power: float = 3.0
+    alpha: float = 0.9
+    iterations: int = 20
+    C: float = 10.0
+    keep: float = 1.0
+    uses_unlabelled = True
+
+    def fit(
+        self,
+        nodes: Tensor,
+        seeds: Tensor,
+        y: Tensor,
+        n_classes: int,
+        *,
+        graph: sparse.csr_matrix | None = None,
+        leave_out: Tensor | None = None,
+    ) -> nn.Module:
+        """A linear head from the graph's features.
+
+        Args:
+            nodes: [N, D], labelled and unlabelled pictures.
+            seeds: int64 [n], which nodes are labelled, with classes ``y`` [n].
+            graph: S over the nodes, where it is known already.
+            leave_out: bool [N], nodes that the head must not learn from (a held-out fold).
+        """
+        s = affinity(nodes, self.neighbours, self.power) if graph is None else graph
+        p = self.propagate(s, seeds, y, n_classes)
+        target, weight = self.targets(p, seeds)
+        if leave_out is not None:
+            weight[leave_out] = 0
+        used = weight > 0
+        return LogisticRegression(self.C).fit_soft(nodes[used], target[used], weight[used])
+
+    def propagate(self, s: sparse.csr_matrix, seeds: Tensor, y: Tensor, n_classes: int) -> Tensor:
+        """Label distribution of each picture of the graph, float32 [N, K]; labelled ones keep their label.
+
+        Each class starts with the same total mass, however many labels it has; a picture that no label reaches
+        gets the uniform distribution.
+        """
+        start = np.zeros((s.shape[0], n_classes))
+        start[seeds.numpy(), y.numpy()] = 1
+        start /= start.sum(0, keepdims=True).clip(1)
+        f = start.copy()
+        for _ in range(self.iterations):
+            f = self.alpha * (s @ f) + (1 - self.alpha) * start
+        mass = f.sum(1, keepdims=True)
+        p = torch.from_numpy(np.where(mass > 0, f / np.where(mass > 0, mass, 1), 1 / n_classes)).float()
+        p[seeds] = torch.nn.functional.one_hot(y, n_classes).float()
+        return p
+
+    def targets(self, p: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Hard targets [N, K] and weights [N] (0 for pictures that are left out)."""
+        confidence, label = p.max(1)
+        weight = torch.ones(len(p))
+        if self.keep < 1:
+            for k in range(p.shape[1]):
+                rows = torch.nonzero(label == k).flatten()
+                order = confidence[rows].argsort(descending=True, stable=True)
+                weight[rows[order[int(np.ceil(self.keep * len(rows))) :]]] = 0
+            weight[seeds] = 1
+        return torch.nn.functional.one_hot(label, p.shape[1]).float(), weight
+
+
+def affinity(x: Tensor, neighbours: int, power: float, chunk: int = 2048) -> sparse.csr_matrix:
+    """S = D^(-1/2) (A + A^T)/2 D^(-1/2) of features [N, D] of length 1: sparse [N, N], zero diagonal."""
+    n = len(x)
+    k = min(neighbours, n - 1)
+    rows, columns, values = [], [], []
+    for first in range(0, n, chunk):
+        cosine = x[first : first + chunk] @ x.T
+        here = torch.arange(len(cosine))
+        cosine[here, first + here] = -2
+        value, index = cosine.topk(k, dim=1)
+        rows.append((first + here).repeat_interleave(k))
+        columns.append(index.flatten())
+        values.append(value.flatten().clamp_min(0) ** power)
+    shape = (n, n)
+    a = sparse.csr_matrix((torch.cat(values).double(), (torch.cat(rows), torch.cat(columns))), shape=shape)
+    a = (a + a.T) / 2
+    degree = np.asarray(a.sum(1)).ravel()
+    scale = sparse.diags(1 / np.sqrt(np.where(degree > 0, degree, 1)))
+    return (scale @ a @ scale).tocsr()

@@ -1,0 +1,1 @@
+"""Plain functions that compose stages into a classifier."""

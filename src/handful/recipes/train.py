@@ -1,0 +1,266 @@
+"""The training stage: one network, one method, a number of steps; checkpointed, resumable, never run twice."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handful import parallel
+from handful.augment.views import Plain, Strong, View, Weak
+from handful.data.stream import TrainStream
+from handful.engine import checkpoint, schedule
+from handful.engine.evaluate import predict
+from handful.engine.fit import fit
+from handful.engine.state import Precision, State
+from handful.engine.update import average, descend, freeze_norms
+from handful.machine import has_fast_bf16
+from handful.models.backbones import create, family, layer_groups
+from handful.models.classifier import Classifier
+from handful.models.ema import EMA
+from handful.randomness import key
+from handful.recipes.task import Fitted, Task, Workshop
+from handful.types import Batch, Update
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained.
+
+    Attributes:
+        backbone: a name of ``models.backbones``.
+        pretrained: start from published weights.
+        seconds: time budget, turned into steps once; ignored where ``steps`` is set.
+        steps: number of steps; 0 lets ``seconds`` decide.
+        batch: labelled pictures a step.
+        ratio: unlabelled pictures for each labelled one.
+        optimizer: "sgd" (Nesterov momentum 0.9) or "adamw".
+        lr: learning rate of the last layers.
+        weight_decay: on weights, not on biases and norms.
+        decay_by_depth: each layer group's rate is the next one's divided by this (2.6: Howard & Ruder 2018).
+        unfreeze_every: steps after which one more layer group, from the head down, starts to train; 0: all at once.
+        freeze_norms: keep batch norm's statistics as they are.
+        warmup: steps of linear warm-up, as a share of all.
+        ema: decay of the moving average that is kept; 0 keeps the last weights.
+        size: input side in pixels; 0 takes the backbone's or the pictures' own.
+    """
+
+    backbone: str = "small-resnet"
+    pretrained: bool = False
+    seconds: float = 30.0
+    steps: int = 0
+    batch: int = 32
+    ratio: int = 7
+    optimizer: str = "sgd"
+    lr: float = 0.05
+    weight_decay: float = 5e-4
+    decay_by_depth: float = 1.0
+    unfreeze_every: int = 0
+    freeze_norms: bool = False
+    warmup: float = 0.05
+    ema: float = 0.99
+    size: int = 0
+
+
+MIN_STEPS = 20
+
+
+def train_network(
+    task: Task,
+    workshop: Workshop,
+    method: Any,
+    training: Training,
+    *,
+    stage: str,
+    start: Callable[[nn.Module], None] | None = None,
+    teacher: Tensor | None = None,
+) -> Fitted:
+    """Train ``training.backbone`` by ``method`` on the task.
+
+    Args:
+        stage: names the stage in the log, the plan and the run's folder.
+        start: puts initial weights into the fresh network (a head that was solved for, another stage's result).
+        teacher: probabilities [m, K] for ``task.unlabelled``; they reach the method as ``target``.
+    """
+    spec = {"n_classes": task.n_classes, "channels": task.images.channels, "size": training.size or None}
+    if training.backbone == "lite0" or ":" in training.backbone:
+        spec["channels"] = 3
+    elif not training.size:
+        spec["size"] = task.images.side
+    name = f"{stage}-{key(task.images.fingerprint, *map(_digest, (task.labelled, task.y, task.unlabelled)), _digest(teacher), method, training, task.seed):016x}"
+    folder = workshop.folder / "stages" / name
+    done = folder / "done.safetensors"
+
+    torch.manual_seed(key(task.seed, stage, "weights"))
+    network = create(training.backbone, pretrained=training.pretrained and not done.exists(), **spec)
+    config = {"name": training.backbone, **spec}
+    classifier = Classifier(network, None, config)
+    if done.exists():
+        network.load_state_dict(checkpoint.read(done)["network"])
+    else:
+        if start:
+            start(network)
+        network = _run(task, workshop, method, training, network, stage, folder, teacher)
+        classifier = Classifier(network, None, config)
+    classifier.to(workshop.device)
+
+    def logits(ids: Tensor) -> Tensor:
+        return predict(classifier, task.images, ids, classifier.spec, device=workshop.device)
+
+    return Fitted(classifier, logits)
+
+
+def _run(
+    task: Task,
+    workshop: Workshop,
+    method: Any,
+    training: Training,
+    network: nn.Module,
+    stage: str,
+    folder: Path,
+    teacher: Tensor | None,
+) -> nn.Module:
+    network = network.to(workshop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    groups = layer_groups(network)
+    models: dict[str, nn.Module] = {"student": network}
+    if training.ema:
+        models["average"] = EMA(network, training.ema)
+    state = State(
+        models=models,
+        optimizers={"student": _optimizer(training, network, groups)},
+        seed=task.seed,
+        stage=stage,
+        precision=choose_precision(network, workshop),
+    )
+    models["student"] = parallel.wrap(network)
+    if workshop.compile:
+        models["student"] = torch.compile(models["student"])  # type: ignore[assignment]
+    stream = TrainStream(
+        images=task.images,
+        spec=network.spec,  # type: ignore[arg-type]
+        labelled=task.labelled,
+        y=task.y,
+        views={name: make_view(kind, task) for name, kind in method.views.items()},
+        batch=training.batch,
+        unlabelled=task.unlabelled,
+        ratio=training.ratio if method.uses_unlabelled else 0,
+        extra={} if teacher is None else {"target": teacher},
+        seed=task.seed,
+        stage=stage,
+        device=workshop.device,
+    )
+    update = descend(method, after=[average()] if training.ema else [])
+    for model in models.values():
+        model.train()
+    if training.freeze_norms:
+        freeze_norms(network)
+    steps = training.steps or workshop.planned(
+        f"steps of {stage.split('/')[0]}", lambda: max(MIN_STEPS, int(training.seconds / seconds_per_step(state, update, stream)))
+    )
+    state.schedule = schedule.cosine(steps, int(training.warmup * steps))
+    for group in state.optimizers["student"].param_groups:
+        group["from_step"] = group["rank"] * training.unfreeze_every
+
+    last = folder / "last.safetensors"
+    if last.exists():
+        state.load_state_dict(checkpoint.read(last))
+
+    def save(state: State) -> Path:
+        if parallel.is_first():
+            checkpoint.write(last, state.state_dict())
+        parallel.barrier()
+        return last
+
+    def log(step: int, scalars: dict[str, float]) -> None:
+        workshop.log(stage, step, scalars)
+        workshop.progress(stage, step, steps)
+
+    fit(
+        state,
+        update,
+        stream,
+        steps=steps,
+        log=log,
+        log_every=max(1, steps // 50),
+        save=save,
+        save_every=workshop.save_every,
+        names=lambda index: [task.images.names[int(i)] for i in index],
+    )
+    averaged = models.get("average")
+    result = averaged.module if isinstance(averaged, EMA) else network
+    if parallel.is_first():
+        checkpoint.write(folder / "done.safetensors", {"network": result.state_dict()})
+        last.unlink(missing_ok=True)
+    parallel.barrier()
+    return result
+
+
+def seconds_per_step(state: State, update: Update, stream: TrainStream, warm: int = 2, timed: int = 4) -> float:
+    """Median duration of a step; the state is left as it was.
+
+    Steps, not seconds, decide the result from then on: the caller writes them into the run's plan.
+    """
+    before = copy.deepcopy(state.state_dict())
+    batches: list[Batch] = []
+    durations = []
+    for i in range(warm + timed):
+        begin = time.perf_counter()
+        batches.append(stream.at(i))
+        update(state, batches.pop())
+        if state.precision.device == "cuda":
+            torch.cuda.synchronize()
+        durations.append(time.perf_counter() - begin)
+    state.load_state_dict(before)
+    for optimizer in state.optimizers.values():
+        if not before["optimizers"]["student"]["state"]:
+            optimizer.state.clear()
+    return sorted(durations[warm:])[timed // 2]
+
+
+def choose_precision(network: nn.Module, workshop: Workshop) -> Precision:
+    """bf16 for dense convolutions where the processor has it, fp32 for depthwise ones (they are slower in bf16)."""
+    if workshop.device == "cuda":
+        good = torch.cuda.is_bf16_supported()
+        return Precision(workshop.planned("precision", lambda: "bf16" if good else "fp32"), "cuda")
+    kind = family(network)
+    name = workshop.planned(
+        f"precision of {kind} networks", lambda: "bf16" if kind == "dense" and has_fast_bf16() else "fp32"
+    )
+    return Precision(name, "cpu")
+
+
+def make_view(kind: str, task: Task) -> View:
+    """A view by name. Gray pictures are never mirrored: digits and letters would turn into others."""
+    flip = task.images.channels == 3
+    return {"plain": Plain(), "weak": Weak(flip=flip), "strong": Strong(flip=flip)}[kind]
+
+
+def _optimizer(training: Training, network: nn.Module, groups: list[list[nn.Parameter]]) -> torch.optim.Optimizer:
+    """Parameter groups from input to head with rates that shrink with depth; none decays on vectors."""
+    parameters = []
+    for rank, group in enumerate(reversed(groups)):  # rank 0 is the head
+        lr = training.lr / training.decay_by_depth**rank
+        matrices = [p for p in group if p.dim() > 1]
+        vectors = [p for p in group if p.dim() <= 1]
+        for members, decay in ((matrices, training.weight_decay), (vectors, 0.0)):
+            if members:
+                parameters.append(
+                    {"params": members, "lr": lr, "base_lr": lr, "weight_decay": decay, "rank": rank, "from_step": 0}
+                )
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=training.lr, foreach=True)
+    return torch.optim.SGD(parameters, lr=training.lr, momentum=0.9, nesterov=True, foreach=True)
+
+
+def _digest(x: Tensor | None) -> str:
+    if x is None:
+        return ""
+    import hashlib
+
+    return hashlib.blake2b(x.contiguous().numpy().tobytes(), digest_size=8).hexdigest()

@@ -1,0 +1,196 @@
+"""Transfer: a head on frozen features (approach 1), or everything fine-tuned from them (approach 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from handful.augment.views import to_input
+from handful.data.features import cached_features
+from handful.methods.label_propagation import LabelPropagation, affinity
+from handful.methods.probe import LogisticRegression
+from handful.methods.pseudo_label import PseudoLabel
+from handful.methods.supervised import Supervised
+from handful.models.backbones import create
+from handful.models.classifier import Classifier, PixelComponents
+from handful.models.heads import Centre, Chain
+from handful.randomness import permutation
+from handful.recipes.task import Fitted, Task, Workshop
+from handful.recipes.train import Training, train_network
+
+GRAPH_LIMIT = 20_000  # pictures in a neighbour graph; a larger pool is sampled
+PIXEL_COMPONENTS = 64
+PIXEL_SIDE = 32  # larger pictures are shrunk before their pixels are compared
+
+
+@dataclass
+class Space:
+    """Features of every picture of the task, centred on the pool and of length 1, and the way to make more.
+
+    Attributes:
+        table: float32 [N, D], rows as in ``task.images``.
+        backbone: pictures to raw features; ``centre``: raw features to those of the table.
+        length: mean length of the centred raw features, before they were scaled to 1.
+        graphs: neighbour graphs made so far, by their settings.
+    """
+
+    table: Tensor
+    backbone: nn.Module
+    config: dict[str, Any]
+    centre: Centre
+    mirror: bool
+    length: float
+    graphs: dict[tuple[object, ...], tuple[Tensor, sparse.csr_matrix]]
+
+
+def space(task: Task, workshop: Workshop, name: str) -> Space:
+    """The feature space ``name``: "pixels", or a pretrained backbone. Made once per run."""
+    if name not in workshop.spaces:
+        workshop.spaces[name] = _pixels(task) if name == "pixels" else _frozen(task, workshop, name)
+    found = workshop.spaces[name]
+    assert isinstance(found, Space)
+    return found
+
+
+def _frozen(task: Task, workshop: Workshop, name: str) -> Space:
+    config = {"name": name, "n_classes": 0, "channels": 3, "size": None}
+    backbone = create(name, n_classes=0, pretrained=True)
+    mirror = task.photographs
+    raw, backend = cached_features(
+        backbone,
+        task.images,
+        name=name,
+        cache=workshop.cache,
+        backend=workshop.planned("feature backend asked for", lambda: workshop.feature_backend),
+        mirror=mirror,
+        progress=lambda done, total: workshop.progress(f"features ({name})", done, total),
+    )
+    workshop.planned(f"feature backend of {name}", lambda: backend)
+    centre = Centre(raw.shape[1]).fit(raw[task.pool()])
+    return Space(centre(raw), backbone, config, centre, mirror, _length(raw, centre), {})
+
+
+def _pixels(task: Task) -> Space:
+    pool = task.pool()
+    some = pool[torch.from_numpy(permutation(len(pool), "components")[:5000])].sort().values
+    side = min(task.images.side, PIXEL_SIDE)
+    dim = min(PIXEL_COMPONENTS, task.images.channels * side * side, len(some))
+    backbone = PixelComponents(task.images.channels, side, dim)
+    backbone.fit(to_input(task.images.take(some), backbone.spec))
+    everything = torch.arange(len(task.images))
+    raw = torch.cat([backbone(to_input(task.images.take(ids), backbone.spec)).features for ids in everything.split(4096)])
+    centre = Centre(raw.shape[1]).fit(raw[pool])
+    return Space(centre(raw), backbone, backbone.config(), centre, False, _length(raw, centre), {})
+
+
+def probe(task: Task, workshop: Workshop, *, on: str, method: Any = None) -> Fitted:
+    """A head on frozen features from the labelled pictures alone."""
+    features = space(task, workshop, on)
+    head = (method or LogisticRegression()).fit(features.table[task.labelled], task.y, task.n_classes)
+    return _fitted(features, head)
+
+
+def propagate(task: Task, workshop: Workshop, *, on: str, method: LabelPropagation | None = None) -> Fitted:
+    """Label propagation over labelled and unlabelled pictures, then a linear head on its labels."""
+    method = method or LabelPropagation()
+    features = space(task, workshop, on)
+    rows, graph = _graph(features, task, method)
+    seeds, y = _seeds(rows, task)
+    leave_out = torch.isin(rows, task.held_out) if len(task.held_out) else None
+    head = method.fit(features.table[rows], seeds, y, task.n_classes, graph=graph, leave_out=leave_out)
+    return _fitted(features, head)
+
+
+def teacher_targets(task: Task, workshop: Workshop, *, on: str, method: LabelPropagation | None = None) -> Tensor:
+    """Class probabilities [m, K] of ``task.unlabelled`` by label propagation; pictures outside the graph get
+    those of the linear head."""
+    method = method or LabelPropagation()
+    features = space(task, workshop, on)
+    rows, graph = _graph(features, task, method)
+    seeds, y = _seeds(rows, task)
+    p_graph = method.propagate(graph, seeds, y, task.n_classes)
+    p = torch.zeros(len(task.images), task.n_classes)
+    if len(rows) < len(task.pool()):
+        p[task.unlabelled] = propagate(task, workshop, on=on, method=method).logits(task.unlabelled).softmax(1)
+    p[rows] = p_graph
+    return p[task.unlabelled]
+
+
+def fine_tune(
+    task: Task,
+    workshop: Workshop,
+    *,
+    on: str = "lite0",
+    method: Any = None,
+    training: Training | None = None,
+    teacher: Tensor | None = None,
+    stage: str = "fine-tune",
+) -> Fitted:
+    """All layers trained from pretrained weights, the head starting from the solved probe ("head first").
+
+    Defaults: AdamW, rates divided by 2.6 per layer group towards the input (Howard & Ruder 2018, sec. 3.2),
+    batch norm's statistics frozen.
+    """
+    training = training or Training(
+        backbone=on, pretrained=True, seconds=60, batch=16, ratio=1, optimizer="adamw", lr=1e-3,
+        weight_decay=0.01, decay_by_depth=2.6, freeze_norms=True, ema=0.9,
+    )  # fmt: skip
+    features = space(task, workshop, on)
+    if isinstance(method, PseudoLabel) and teacher is not None:
+        soft = torch.cat([torch.nn.functional.one_hot(task.y, task.n_classes).float(), teacher])
+        head = LogisticRegression().fit_soft(
+            features.table[torch.cat([task.labelled, task.unlabelled])], soft, torch.ones(len(soft))
+        )
+    else:
+        head = LogisticRegression().fit(features.table[task.labelled], task.y, task.n_classes)
+
+    def start(network: nn.Module) -> None:
+        # W ((f - m) / |f - m|) + b with the length at its mean over the pool: the probe as a plain linear layer
+        with torch.no_grad():
+            weight = head.weight / features.length  # type: ignore[operator]
+            network.head.weight.copy_(weight)  # type: ignore[union-attr]
+            network.head.bias.copy_(head.bias - weight @ features.centre.mean)  # type: ignore[union-attr,operator]
+
+    return train_network(
+        task, workshop, method or Supervised(), training, stage=stage, start=start, teacher=teacher
+    )
+
+
+def _length(raw: Tensor, centre: Centre) -> float:
+    return float((raw - centre.mean).norm(dim=1).mean())
+
+
+def _fitted(features: Space, head: nn.Module) -> Fitted:
+    classifier = Classifier(
+        features.backbone, Chain(features.centre, head), features.config, mirror=features.mirror
+    )
+
+    def logits(ids: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return head(features.table[ids])  # type: ignore[no-any-return]
+
+    return Fitted(classifier, logits)
+
+
+def _graph(features: Space, task: Task, method: LabelPropagation) -> tuple[Tensor, sparse.csr_matrix]:
+    """The rows of the graph and its matrix S; the same for every fold of a task."""
+    pool = task.pool()
+    settings = (method.neighbours, method.power, len(pool))
+    if settings not in features.graphs:
+        rows = pool
+        if len(pool) > GRAPH_LIMIT:
+            labelled = torch.cat([task.labelled, task.held_out])
+            others = task.unlabelled[torch.from_numpy(permutation(len(task.unlabelled), "graph"))]
+            rows = torch.cat([labelled, others[: GRAPH_LIMIT - len(labelled)]]).sort().values
+        features.graphs[settings] = (rows, affinity(features.table[rows], method.neighbours, method.power))
+    return features.graphs[settings]
+
+
+def _seeds(rows: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+    """Where the labelled pictures stand among the graph's rows, and their classes in that order."""
+    order = task.labelled.argsort()
+    return torch.searchsorted(rows, task.labelled[order]), task.y[order]
