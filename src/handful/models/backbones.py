@@ -193,7 +193,7 @@ def from_timm(name: str, n_classes: int, channels: int, size: int | None, pretra
     if size and config.fixed_input_size:
         options["img_size"] = size
     try:
-        body = timm.create_model(name, pretrained=pretrained, **options)
+        body: Any = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # whatever the hub's client raises: the reason is passed on in full
         if not pretrained:
             raise

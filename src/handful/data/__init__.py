@@ -1,0 +1,1 @@
+"""Pictures: from disk to batches, and to the features of a frozen network."""
