@@ -1,0 +1,224 @@
+"""From features to logits: heads that can be rebuilt from a small table and their state.
+
+Every head maps ``features [B, D] -> logits [B, K]`` and has ``config()``, a dict that JSON can hold, so
+that ``build_head(head.config())`` followed by ``load_state_dict`` gives the same head again.
+
+Legend: B pictures, D features, K classes, N stored examples.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class NoHead(nn.Module):
+    """No classes: logits are an empty [B, 0] tensor. For networks that only give features."""
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": "none"}
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features[:, :0]
+
+
+class LinearHead(nn.Linear):
+    """``logits = W f + b``."""
+
+    def __init__(self, dim: int, n_classes: int, bias: bool = True) -> None:
+        super().__init__(dim, n_classes, bias)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "kind": "linear",
+            "dim": self.in_features,
+            "n_classes": self.out_features,
+            "bias": self.bias is not None,
+        }
+
+
+class CosineHead(nn.Module):
+    """``logits = scale * cos(w_k, f)`` (Gidaris & Komodakis 2018, "Dynamic Few-Shot Visual Learning without
+    Forgetting", section 3.2): the length of a class's weight cannot favour a class with many examples.
+
+    ``learnable`` makes ``scale`` a parameter; otherwise it is a buffer.
+    """
+
+    def __init__(self, dim: int, n_classes: int, scale: float = 10.0, learnable: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_classes, dim) * dim**-0.5)
+        self.learnable = learnable
+        if learnable:
+            self.scale = nn.Parameter(torch.tensor(float(scale)))
+        else:
+            self.register_buffer("scale", torch.tensor(float(scale)))
+
+    def config(self) -> dict[str, Any]:
+        n_classes, dim = self.weight.shape
+        return {"kind": "cosine", "dim": dim, "n_classes": n_classes, "learnable": self.learnable}
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.scale * F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
+
+
+class NearestMean(nn.Module):
+    """Each class is the mean of its examples (Snell et al. 2017, "Prototypical Networks", equations 1, 2).
+
+    ``metric="cosine"``: ``logits = scale * cos(f, mean_k)``, means of normalised features;
+    ``metric="euclidean"``: ``logits = -scale * |f - mean_k|^2``.
+    """
+
+    means: Tensor
+
+    def __init__(self, dim: int, n_classes: int, metric: str = "cosine", scale: float = 10.0) -> None:
+        super().__init__()
+        if metric not in ("cosine", "euclidean"):
+            raise ValueError(f"metric must be 'cosine' or 'euclidean', not {metric!r}")
+        self.metric, self.scale = metric, scale
+        self.register_buffer("means", torch.zeros(n_classes, dim))
+
+    def config(self) -> dict[str, Any]:
+        n_classes, dim = self.means.shape
+        return {
+            "kind": "nearest-mean",
+            "dim": dim,
+            "n_classes": n_classes,
+            "metric": self.metric,
+            "scale": self.scale,
+        }
+
+    def fit(self, features: Tensor, labels: Tensor) -> NearestMean:
+        """Set the means from ``features [N, D]`` and ``labels [N]``.
+
+        Raises:
+            ValueError: where a class has no example.
+        """
+        n_classes = len(self.means)
+        counts = torch.bincount(labels, minlength=n_classes)
+        if len(counts) != n_classes or not counts.all():
+            raise ValueError(f"every class 0..{n_classes - 1} needs an example; counts are {counts.tolist()}")
+        rows = F.normalize(features, dim=1) if self.metric == "cosine" else features
+        sums = torch.zeros_like(self.means).index_add_(0, labels, rows.to(self.means.dtype))
+        self.means.copy_(sums / counts[:, None])
+        return self
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.metric == "cosine":
+            return self.scale * F.linear(F.normalize(features, dim=1), F.normalize(self.means, dim=1))
+        products = F.linear(features, self.means)
+        squared = features.square().sum(1, keepdim=True) - 2 * products + self.means.square().sum(1)
+        return -self.scale * squared
+
+
+class NearestNeighbours(nn.Module):
+    """The ``k`` stored examples nearest in angle vote, each with weight ``exp((cos - 1) / temperature)``
+    (Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", section 3.4).
+
+    ``logits = log((1 - smoothing) * share_k + smoothing / K)``, so their softmax is the smoothed vote share.
+    Queries go in chunks so that no table of similarities has more than ``CHUNK`` entries.
+    """
+
+    CHUNK = 1 << 24
+    bank: Tensor
+    labels: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        n_classes: int,
+        n_bank: int = 0,
+        k: int = 10,
+        temperature: float = 0.1,
+        smoothing: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.n_classes, self.k, self.temperature, self.smoothing = n_classes, k, temperature, smoothing
+        self.register_buffer("bank", torch.zeros(n_bank, dim))
+        self.register_buffer("labels", torch.zeros(n_bank, dtype=torch.long))
+
+    def config(self) -> dict[str, Any]:
+        n_bank, dim = self.bank.shape
+        return {
+            "kind": "nearest-neighbours",
+            "dim": dim,
+            "n_classes": self.n_classes,
+            "n_bank": n_bank,
+            "k": self.k,
+            "temperature": self.temperature,
+            "smoothing": self.smoothing,
+        }
+
+    def fit(self, features: Tensor, labels: Tensor) -> NearestNeighbours:
+        """Store ``features [N, D]``, normalised, and ``labels [N]``."""
+        self.bank = F.normalize(features, dim=1).to(self.bank)
+        self.labels = labels.to(self.labels)
+        return self
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not len(self.bank):
+            raise ValueError("no examples are stored: call fit(features, labels) first")
+        rows = max(1, self.CHUNK // len(self.bank))
+        return torch.cat([self._vote(chunk) for chunk in features.split(rows)])
+
+    def _vote(self, features: Tensor) -> Tensor:
+        cosine = F.linear(F.normalize(features, dim=1), self.bank)  # [b, N]
+        nearest, index = cosine.topk(min(self.k, len(self.bank)), dim=1)  # [b, k]
+        share = ((nearest - nearest[:, :1]) / self.temperature).softmax(dim=1)
+        votes = share.new_zeros(len(features), self.n_classes).scatter_add(1, self.labels[index], share)
+        return torch.log((1 - self.smoothing) * votes + self.smoothing / self.n_classes)
+
+
+class Centre(nn.Module):
+    """Subtract a stored mean, then scale to length 1: frozen features become comparable by angle."""
+
+    mean: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": "centre", "dim": len(self.mean)}
+
+    def fit(self, features: Tensor) -> Centre:
+        """Take the mean of ``features [N, D]``; no labels are needed, so use all pictures."""
+        self.mean.copy_(features.mean(0))
+        return self
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.normalize(features - self.mean, dim=1)
+
+
+class Chain(nn.Sequential):
+    """Heads one after another, such as ``Chain(Centre(D), LinearHead(D, K))``."""
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": "chain", "parts": [cast(Any, part).config() for part in self]}
+
+
+HEADS: dict[str, type[nn.Module]] = {
+    "none": NoHead,
+    "linear": LinearHead,
+    "cosine": CosineHead,
+    "nearest-mean": NearestMean,
+    "nearest-neighbours": NearestNeighbours,
+    "centre": Centre,
+}
+
+
+def build_head(config: dict[str, Any]) -> nn.Module:
+    """The head that ``config`` describes, with fresh weights: load its state afterwards.
+
+    Raises:
+        ValueError: for a kind that is not in the table.
+    """
+    options = {key: value for key, value in config.items() if key != "kind"}
+    kind = config.get("kind")
+    if kind == "chain":
+        return Chain(*(build_head(part) for part in options["parts"]))
+    if kind not in HEADS:
+        raise ValueError(f"no head of kind {kind!r}; there are {', '.join([*HEADS, 'chain'])}")
+    return HEADS[kind](**options)

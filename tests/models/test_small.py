@@ -1,0 +1,80 @@
+"""Small nets: shapes at every size, a training step, and an unshared convolution against a naive loop."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from handful.models.backbones import BACKBONES, create
+from handful.models.small import Conv4, UnsharedConv, WideResNet
+
+SMALL = [name for name in BACKBONES if name != "lite0"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [8, 28, 32])
+@pytest.mark.parametrize("name", SMALL)
+def test_a_few_steps_lower_the_loss(name: str, size: int, channels: int) -> None:
+    net = create(name, n_classes=4, channels=channels, size=size, seed=0)
+    assert (net.spec.size, net.spec.channels, len(net.spec.mean)) == (size, channels, channels)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(8, channels, size, size, generator=generator)
+    y = torch.arange(8) % 4
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    losses = []
+    for _ in range(6):
+        out = net(x)
+        assert out.features.shape == (8, net.dim)
+        assert out.logits.shape == (8, 4)
+        loss = F.cross_entropy(out.logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_odd_sizes_and_no_classes(name: str) -> None:
+    net = create(name, channels=2, size=29)
+    features, logits = net(torch.randn(3, 2, 29, 29))
+    assert features.shape == (3, net.dim)
+    assert logits.shape == (3, 0)
+
+
+def test_unshared_convolution_equals_a_loop() -> None:
+    torch.manual_seed(0)
+    layer = UnsharedConv(channels=2, filters=3, size=9, kernel=5, stride=2)
+    x = torch.randn(4, 2, 9, 9)
+    out = layer(x)
+    padded = F.pad(x, (2, 2, 2, 2))
+    for place in range(25):
+        i, j = divmod(place, 5)
+        patch = padded[:, :, 2 * i : 2 * i + 5, 2 * j : 2 * j + 5].reshape(4, -1)
+        expected = patch @ layer.weight[place].T + layer.bias[place]
+        torch.testing.assert_close(out[:, :, i, j], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_unshared_convolution_with_equal_weights_is_a_convolution() -> None:
+    layer = UnsharedConv(channels=3, filters=4, size=8, kernel=5, stride=2)
+    kernel = torch.randn(4, 3, 5, 5)
+    with torch.no_grad():
+        layer.weight.copy_(kernel.flatten(1).expand_as(layer.weight))
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(layer(x), F.conv2d(x, kernel, padding=2, stride=2), rtol=1e-4, atol=1e-4)
+
+
+def test_known_sizes() -> None:
+    assert Conv4(size=84).dim == 1600  # the width the few-shot papers state
+    assert Conv4(size=28, channels=1).dim == 64
+    wide = WideResNet(n_classes=10)
+    assert wide.dim == 128
+    assert round(sum(p.numel() for p in wide.parameters()) / 1e6, 1) == 1.5  # Zagoruyko & Komodakis: 1.5 M
+    assert sum(isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3) for m in wide.modules()) == 25
+
+
+def test_too_small_pictures_are_an_error() -> None:
+    with pytest.raises(ValueError, match="at least 8 px"):
+        create("lenet", size=7)
+    with pytest.raises(ValueError, match="6 n \\+ 4"):
+        WideResNet(depth=27)
