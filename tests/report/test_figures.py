@@ -124,6 +124,9 @@ def test_pictures_are_inside_and_tiny_ones_stay_crisp() -> None:
     assert 'width="96" height="144"' in large
 
 
-def test_shorten_keeps_both_ends() -> None:
+def test_shorten_keeps_both_ends_and_counts_wide_characters_twice() -> None:
     assert figures.shorten("Taraxacum officinale", 9) == "Tara…nale"
     assert figures.shorten("rose", 9) == "rose"
+    assert figures.shorten("夜の女王の花園", 9) == "夜の…花園"
+    for length in range(1, 20):
+        assert figures.columns(figures.shorten("Königin der Nacht 夜の女王", length)) <= length

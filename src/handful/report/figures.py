@@ -13,6 +13,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from unicodedata import east_asian_width
 
 from markupsafe import Markup, escape
 
@@ -29,12 +30,22 @@ def percent(fraction: float, digits: int = 1) -> str:
     return f"{100 * fraction:.{digits}f}\u00a0%"
 
 
+def columns(text: str) -> int:
+    """Width of ``text`` in Latin letters: Chinese, Japanese and Korean characters are twice as wide."""
+    return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
 def shorten(text: str, length: int) -> str:
-    """At most ``length`` characters, with an ellipsis in the middle: names often differ at their end."""
-    if len(text) <= length:
+    """At most ``length`` columns, with an ellipsis in the middle: names often differ at their end."""
+    if columns(text) <= length:
         return text
-    head = (length - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
+    head = tail = ""
+    for front, back in zip(text, reversed(text)):
+        if columns(head + front + tail) < length:
+            head += front
+        if columns(head + back + tail) < length:
+            tail = back + tail
+    return f"{head}…{tail}"
 
 
 def dots(tried: Sequence[Tried]) -> Markup:
@@ -138,7 +149,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup
         raise ValueError(f"{len(classes)} class names for a confusion matrix of {k} rows")
     if k > MANY:
         return confused_bars(matrix, classes)
-    longest = max((len(shorten(c, 14)) for c in classes), default=1)
+    longest = max((columns(shorten(c, 14)) for c in classes), default=1)
     size = max(7.0, min(12.0, 150 / k))
     margin = min(112.0, 24 + longest * size * 0.56)
     cell = (WIDTH - margin - 2) / k
@@ -193,7 +204,7 @@ def confused_bars(matrix: Sequence[Sequence[int]], classes: Sequence[str], top: 
     body = []
     for i, (truth, predicted, count, total) in enumerate(pairs):
         y = 36 * i
-        name = f"{shorten(truth, 22)} → {shorten(predicted, 22)}"
+        name = f"{shorten(truth, 19)} → {shorten(predicted, 19)}"
         body.append(_text(0, y + 14, name, "name", "start", full=f"{truth} called {predicted}"))
         body.append(_text(WIDTH - 2, y + 14, f"{count} of {total}", "value", "end"))
         body.append(_box(0, y + 20, WIDTH - 2, 8, "cell"))
@@ -247,8 +258,8 @@ def balance(counts: Mapping[str, Mapping[str, int]], most: int = 40) -> Markup:
     widest = max((sum(counts[c].values()) for c in names), default=0)
     if not widest:
         return Markup("")
-    longest = max(len(shorten(c, 18)) for c in names)
-    left = min(124, 10 + longest * 7)
+    longest = max(columns(shorten(c, 17)) for c in names)
+    left = 14 + longest * 7.2
     right = WIDTH - 34
     body, x = [], 0.0
     for i, split in enumerate(splits):
@@ -257,7 +268,7 @@ def balance(counts: Mapping[str, Mapping[str, int]], most: int = 40) -> Markup:
         x += 30 + 7 * len(split)
     for i, name in enumerate(names):
         y, start = 24 + 20 * i, float(left)
-        body.append(_text(left - 6, y + 12, shorten(name, 18), "name", "end", full=name))
+        body.append(_text(left - 6, y + 12, shorten(name, 17), "name", "end", full=name))
         for j, split in enumerate(splits):
             n = counts[name].get(split, 0)
             width = (right - left) * n / widest
