@@ -50,7 +50,10 @@ def scaled(p: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def digits_summary() -> Summary:
-    """Small but real: every figure in it was computed from the pictures."""
+    """Accuracies, intervals, confusions, bins and thumbnails are computed from the pictures.
+
+    Made up, to fill the page: priors, seconds, learning curves, the temperature, problems and next steps.
+    """
     digits = load_digits()
     x, y = digits.data / 16, digits.target
     images = (digits.images * 255 / 16).astype(np.uint8)[:, None]
