@@ -1,0 +1,1 @@
+"""The record of a run (JSON lines) and its report (one self-contained HTML file)."""

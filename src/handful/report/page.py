@@ -1,0 +1,195 @@
+"""The report: a ``Summary`` as one HTML file that needs nothing else, on a screen, a phone or paper."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from handful.report import figures
+from handful.report.record import Audit, Summary, Tried, write_atomically
+
+MINUS, THIN = "\u2212", "\u202f"
+
+
+def write(summary: Summary, path: str | Path) -> None:
+    """``render`` into a file, whole or not at all. Raises OSError where it cannot be written."""
+    write_atomically(path, render(summary).encode("utf-8", "backslashreplace"))
+
+
+def render(summary: Summary) -> str:
+    """The page as text. Equal summaries give equal pages; sections without data are left out.
+
+    Raises ValueError where the confusion matrix does not fit the class names.
+    """
+    filters = {
+        "percent": figures.percent,
+        "span": span,
+        "sure": sure,
+        "points": points,
+        "points_span": points_span,
+        "duration": duration,
+        "thousands": thousands,
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(filters)
+    s = summary
+    matrix = s.confusion
+    return environment.get_template("page.html.j2").render(
+        s=s,
+        style=Markup((Path(__file__).parent / "page.css").read_text("utf-8")),
+        fig=figures,
+        verdict=s.verdict or verdict(s),
+        baseline=next((t for t in s.tried if t.baseline), None),
+        has={name: any(getattr(t, name) is not None for t in s.tried) for name in _COLUMNS},
+        splits=list(dict.fromkeys(split for row in s.counts.values() for split in row)),
+        charts=charts(s),
+        audit_tables=audit_tables(s.audit),
+        worst=figures.worst_pairs(matrix, s.classes)[:5] if matrix and not s.confused_pairs else [],
+    )
+
+
+_COLUMNS = ("cv_accuracy", "difference", "prior_mean", "posterior_mean", "seconds", "test_accuracy")
+
+
+def verdict(s: Summary) -> str:
+    """One paragraph in plain words out of ``s.tried``: what was chosen, beside what, and was it worth it."""
+    chosen = next((t for t in s.tried if t.chosen), None)
+    baseline = next((t for t in s.tried if t.baseline), None)
+    if chosen is None:
+        return ""
+    measured = [t for t in s.tried if t.chosen or t.cv_accuracy is not None or t.posterior_mean is not None]
+    words = [f"Of {len(measured)} recipes tried, {chosen.name} was chosen."]
+    if len(measured) == 1:
+        words = [f"Only {chosen.name} was tried."]
+    elif baseline is chosen:
+        words.append(_no_help(measured))
+    elif chosen.difference is not None:
+        words.append(_gain(chosen, baseline, s.tried))
+    return " ".join(w for w in words if w)
+
+
+def _no_help(tried: list[Tried]) -> str:
+    """Why the labelled-only baseline ships."""
+    rivals = [t for t in tried if not t.baseline and t.difference is not None]
+    if not rivals:
+        return "It learns from the labelled pictures alone."
+    best = max(rivals, key=lambda t: t.difference or 0.0)
+    return (
+        "It learns from the labelled pictures alone; no other recipe was taken in its place. "
+        f"The nearest rival, {best.name}, differed by {points(best.difference)}{_ends(best)}."
+    )
+
+
+def _gain(chosen: Tried, baseline: Tried | None, tried: list[Tried]) -> str:
+    """What the choice gains over the baseline, how sure that is, and whether unlabelled pictures made it.
+
+    A gain is only put down to the unlabelled pictures where its interval lies above every recipe that does
+    without them, not just above the one that is called the baseline.
+    """
+    gain, ends = chosen.difference or 0.0, chosen.difference_interval
+    size, side = points(abs(gain)).lstrip("+"), "above" if gain >= 0 else "below"
+    other = f", {baseline.name}" if baseline else ""
+    words = f"In cross-validation it lies {size} {side} the labelled-only baseline{other}{_ends(chosen)}."
+    sure = ends is not None and ends[0] > 0
+    if not chosen.uses_unlabelled:
+        return words + " It uses no unlabelled pictures" + ("." if sure else ", and the gain is not certain.")
+    without = [t for t in tried if not t.uses_unlabelled and not t.baseline and t.difference is not None]
+    rival = max(without, key=lambda t: t.difference or 0.0, default=None)
+    if ends is not None and ends[0] > max(0.0, (rival.difference or 0.0) if rival else 0.0):
+        return words + " The unlabelled pictures helped."
+    if sure and rival is not None:
+        return words + (
+            f" How much of this the unlabelled pictures gave is not certain: {rival.name}, without "
+            f"them, lies {points(rival.difference)} from the baseline{_ends(rival)}."
+        )
+    return words + " Whether the unlabelled pictures helped is not certain."
+
+
+def _ends(t: Tried) -> str:
+    return f" (95 % interval {points_span(t.difference_interval)})" if t.difference_interval else ""
+
+
+def audit_tables(a: Audit | None) -> list[tuple[str, list[tuple[str, int, float | None]]]]:
+    """(heading, rows of (name, pictures used, fraction right or None)) by confidence and by class."""
+    known = a or Audit()
+    by_bin = [(span((low, high)), n, right) for low, high, n, right in known.get("bins", [])]
+    by_class = [(name, n, right) for name, (n, right) in known.get("per_class", {}).items()]
+    return [(title, rows) for title, rows in (("Confidence", by_bin), ("Called", by_class)) if rows]
+
+
+def charts(s: Summary) -> list[tuple[str, list[tuple[str, Markup]], list[tuple[str, Markup]]]]:
+    """(stage, main charts, further ones), a chart = (title, figure); accuracies share one, losses another."""
+    out = []
+    for stage, metrics in s.curves.items():
+        names = {
+            name: "accuracy" if "acc" in name.lower() else "loss" if "loss" in name.lower() else ""
+            for name in metrics
+        }
+        main = []
+        for group in ("accuracy", "loss"):
+            series = {name: metrics[name] for name, g in names.items() if g == group and metrics[name]}
+            if series:
+                main.append(
+                    (group, figures.lines(series, f"{stage}: {group}", fractions=group == "accuracy"))
+                )
+        rest = [
+            (name, figures.lines({name: metrics[name]}, f"{stage}: {name}"))
+            for name, group in names.items()
+            if not group and metrics[name]
+        ]
+        if main or rest:
+            out.append((stage, main, rest))
+    return out
+
+
+def sure(confidence: float) -> str:
+    """0.832 to "83 %"; close to certain with a digit more, and never rounded up to 100 %."""
+    if 0.99 <= confidence < 1:
+        return f"{math.floor(1000 * confidence) / 10:.1f}\u00a0%"
+    return figures.percent(confidence, 0)
+
+
+def span(interval: tuple[float, float] | None) -> str:
+    """(0.88, 0.94) to "88.0 to 94.0 %"; nothing for None."""
+    return "" if interval is None else f"{100 * interval[0]:.1f} to {figures.percent(interval[1])}"
+
+
+def points(difference: float | None) -> str:
+    """0.042 to "+4.2 points", with a real minus sign."""
+    return "" if difference is None else f"{_signed(difference)} points"
+
+
+def points_span(interval: tuple[float, float] | None) -> str:
+    """(-0.01, 0.05) to "−1.0 to +5.0"; nothing for None."""
+    return "" if interval is None else f"{_signed(interval[0])} to {_signed(interval[1])}"
+
+
+def duration(seconds: float) -> str:
+    """0.31 to "0.3 s", 125 to "2 min 5 s", 7500 to "2 h 5 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def thousands(number: int) -> str:
+    """12345 with a thin space: groups read the same in every country."""
+    return f"{number:,}".replace(",", THIN)
+
+
+def _signed(difference: float) -> str:
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", MINUS)
