@@ -67,6 +67,15 @@ def mean(x: Tensor) -> Tensor:
     return total(x) / size()
 
 
+def first_says(x: float) -> float:
+    """The first process's number, in every process: for decisions that are measured."""
+    if size() == 1:
+        return x
+    told = torch.tensor([x], dtype=torch.float64)
+    dist.broadcast(told, 0)
+    return float(told)
+
+
 def barrier() -> None:
     """Wait until every process has come here."""
     if size() > 1:

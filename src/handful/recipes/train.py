@@ -38,6 +38,7 @@ class Training:
         pretrained: start from published weights.
         seconds: time budget, turned into steps once; ignored where ``steps`` is set.
         steps: number of steps; 0 lets ``seconds`` decide.
+        max_steps: never more than this many; 0: no limit.
         batch: labelled pictures a step.
         ratio: unlabelled pictures for each labelled one.
         optimizer: "sgd" (Nesterov momentum 0.9) or "adamw".
@@ -55,6 +56,7 @@ class Training:
     pretrained: bool = False
     seconds: float = 30.0
     steps: int = 0
+    max_steps: int = 0
     batch: int = 32
     ratio: int = 7
     optimizer: str = "sgd"
@@ -161,7 +163,7 @@ def _run(
     if training.freeze_norms:
         freeze_norms(network)
     steps = training.steps or workshop.planned(
-        f"steps of {stage.split('/')[0]}", lambda: max(MIN_STEPS, int(training.seconds / seconds_per_step(state, update, stream)))
+        f"steps of {stage.split('/')[0]}", lambda: _affordable(training, seconds_per_step(state, update, stream))
     )
     state.schedule = schedule.cosine(steps, int(training.warmup * steps))
     for group in state.optimizers["student"].param_groups:
@@ -199,6 +201,12 @@ def _run(
         last.unlink(missing_ok=True)
     parallel.barrier()
     return result
+
+
+def _affordable(training: Training, step_seconds: float) -> int:
+    """Steps that fit into the time; every process takes the first one's answer."""
+    steps = max(MIN_STEPS, int(training.seconds / parallel.first_says(step_seconds)))
+    return min(steps, training.max_steps) if training.max_steps else steps
 
 
 def seconds_per_step(state: State, update: Update, stream: TrainStream, warm: int = 2, timed: int = 4) -> float:

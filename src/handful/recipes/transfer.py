@@ -61,10 +61,11 @@ def _frozen(task: Task, workshop: Workshop, name: str) -> Space:
     backbone = create(name, n_classes=0, pretrained=True)
     mirror = task.photographs
     raw, backend = cached_features(
+        name,
         backbone,
         task.images,
-        name=name,
-        cache=workshop.cache,
+        fingerprint=task.images.fingerprint,
+        cache=workshop.cache / "features",
         backend=workshop.planned("feature backend asked for", lambda: workshop.feature_backend),
         mirror=mirror,
         progress=lambda done, total: workshop.progress(f"features ({name})", done, total),
@@ -136,7 +137,7 @@ def fine_tune(
     batch norm's statistics frozen.
     """
     training = training or Training(
-        backbone=on, pretrained=True, seconds=60, batch=16, ratio=1, optimizer="adamw", lr=1e-3,
+        backbone=on, pretrained=True, seconds=60, max_steps=150, batch=16, ratio=1, optimizer="adamw", lr=1e-3,
         weight_decay=0.01, decay_by_depth=2.6, freeze_norms=True, ema=0.9,
     )  # fmt: skip
     features = space(task, workshop, on)

@@ -1,0 +1,175 @@
+"""The recipes by name: one explicit table, which the automatic choice and the command line read.
+
+A recipe is a plain function of a task and a workshop; a row says what it needs and what it costs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor
+
+from handful.methods.label_propagation import LabelPropagation
+from handful.methods.probe import ClassMean, LogisticRegression, Neighbours
+from handful.methods.pseudo_label import PseudoLabel
+from handful.methods.supervised import Supervised
+from handful.recipes.task import Fitted, Task, Workshop
+from handful.recipes.train import Training, train_network
+from handful.recipes.transfer import fine_tune, probe, propagate, teacher_targets
+from handful.types import UsageError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One row of the table.
+
+    Attributes:
+        title: for people; "{on}" stands for the features it works on.
+        uses_unlabelled: whether it looks at unlabelled pictures.
+        trains: whether a network is trained (seconds to minutes) or only a head is solved for (less).
+        on: the feature spaces that it runs on, in the order of preference for photographs.
+        run: (task, workshop, on, method, training, stage) -> Fitted; ``method`` and ``training`` None for defaults.
+        method: the dataclass whose fields are ``--method.…`` on the command line.
+    """
+
+    title: str
+    uses_unlabelled: bool
+    trains: bool
+    run: Callable[..., Fitted]
+    method: type
+
+
+def _head(kind: type, task: Task, workshop: Workshop, *, on: str, method: object = None, **_: object) -> Fitted:
+    return probe(task, workshop, on=on, method=method or kind())
+
+
+def _propagate(
+    task: Task, workshop: Workshop, *, on: str, method: LabelPropagation | None = None, **_: object
+) -> Fitted:
+    return propagate(task, workshop, on=on, method=method)
+
+
+def small_training(task: Task, **changes: object) -> Training:
+    """How our small networks are trained from scratch; Conv-4 for tiny pictures, the residual net for others."""
+    tiny = task.images.side <= 16
+    base = Training(backbone="conv-4" if tiny else "small-resnet", max_steps=400)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def scratch(
+    task: Task,
+    workshop: Workshop,
+    *,
+    on: str,
+    method: Supervised | None = None,
+    training: Training | None = None,
+    stage: str = "supervised",
+) -> Fitted:
+    """A small network from random weights on the labelled pictures, strongly augmented."""
+    return train_network(task, workshop, method or Supervised(), training or small_training(task), stage=stage)
+
+
+def self_training(
+    task: Task,
+    workshop: Workshop,
+    *,
+    on: str,
+    method: PseudoLabel | None = None,
+    training: Training | None = None,
+    stage: str = "pseudo-label",
+) -> Fitted:
+    """Label propagation labels the unlabelled pictures; a small network learns them under strong augmentation."""
+    teacher = teacher_targets(task, workshop, on=on)
+    method = method or PseudoLabel(threshold=0.0)
+    return train_network(
+        task, workshop, method, training or small_training(task), stage=stage, teacher=teacher
+    )
+
+
+def own_labels(
+    task: Task,
+    workshop: Workshop,
+    *,
+    on: str,
+    method: PseudoLabel | None = None,
+    training: Training | None = None,
+    stage: str = "pseudo-label-self",
+) -> Fitted:
+    """Pseudo-labels by the network itself (Lee 2013), from random weights."""
+    method = method or PseudoLabel(threshold=0.9, ramp_steps=200)
+    return train_network(task, workshop, method, training or small_training(task), stage=stage)
+
+
+def tune(
+    task: Task,
+    workshop: Workshop,
+    *,
+    on: str,
+    method: Supervised | None = None,
+    training: Training | None = None,
+    stage: str = "fine-tune",
+) -> Fitted:
+    """Everything fine-tuned on the labelled pictures."""
+    return fine_tune(task, workshop, on=on, method=method, training=training, stage=stage)
+
+
+def tune_self_training(
+    task: Task,
+    workshop: Workshop,
+    *,
+    on: str,
+    method: PseudoLabel | None = None,
+    training: Training | None = None,
+    stage: str = "fine-tune-pseudo",
+) -> Fitted:
+    """Label propagation labels the unlabelled pictures; everything is fine-tuned on them too."""
+    teacher: Tensor = teacher_targets(task, workshop, on=on)
+    method = method or PseudoLabel(threshold=0.0)
+    return fine_tune(task, workshop, on=on, method=method, training=training, teacher=teacher, stage=stage)
+
+
+RECIPES: dict[str, Recipe] = {
+    "logistic": Recipe("logistic regression", False, False, partial(_head, LogisticRegression), LogisticRegression),
+    "nearest-mean": Recipe("nearest class mean", False, False, partial(_head, ClassMean), ClassMean),
+    "knn": Recipe("nearest neighbours", False, False, partial(_head, Neighbours), Neighbours),
+    "propagation": Recipe("label propagation + regression", True, False, _propagate, LabelPropagation),
+    "supervised": Recipe("small network from scratch", False, True, scratch, Supervised),
+    "pseudo-label": Recipe("small network, propagated pseudo-labels", True, True, self_training, PseudoLabel),
+    "pseudo-label-self": Recipe("small network, its own pseudo-labels", True, True, own_labels, PseudoLabel),
+    "fine-tune": Recipe("fine-tuning", False, True, tune, Supervised),
+    "fine-tune-pseudo": Recipe("fine-tuning, propagated pseudo-labels", True, True, tune_self_training, PseudoLabel),
+}
+
+
+def find(name: str) -> Recipe:
+    """The recipe of this name.
+
+    Raises:
+        UsageError: there is none; the nearest one is named.
+    """
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, [*RECIPES, "auto"], n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise UsageError(f"there is no recipe '{name}'", fix=f"{hint}Known: auto, {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def spaces_for(task: Task) -> tuple[str, ...]:
+    """Feature spaces worth trying, best guess first: photographs suit pretrained features, tiny or gray ones
+    may suit their own pixels better."""
+    return ("lite0",) if task.photographs else ("pixels", "lite0")
+
+
+def candidates(task: Task) -> list[tuple[str, str]]:
+    """(recipe, space) pairs for the automatic choice, cheapest first."""
+    cheap = [(name, on) for on in spaces_for(task) for name, r in RECIPES.items() if not r.trains]
+    costly = ["fine-tune", "fine-tune-pseudo"] if task.photographs else ["supervised", "pseudo-label"]
+    return cheap + [(name, spaces_for(task)[0]) for name in costly]
+
+
+def label(name: str, on: str) -> str:
+    """A candidate's key in tables: "logistic@lite0"; networks from scratch look at pixels only."""
+    return f"{name}@{on}"
