@@ -33,7 +33,11 @@ def digits(root: Path | None = None) -> Dataset:
     pictures = np.round(x * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
     order = np.random.RandomState(0).permutation(len(y))
     return Dataset(
-        from_array(pictures), y.astype(np.int64), np.sort(order[450:]), np.sort(order[:450]), tuple("0123456789")
+        from_array(pictures),
+        y.astype(np.int64),
+        np.sort(order[450:]),
+        np.sort(order[:450]),
+        tuple("0123456789"),
     )
 
 
@@ -55,7 +59,9 @@ def cifar10(root: Path) -> Dataset:
     def part(name: str) -> np.ndarray:
         offsets, body = z[f"offset_{name}"], z[f"body_{name}"].tobytes()
         files = (header + body[offsets[i] : offsets[i + 1]] for i in range(len(offsets) - 1))
-        return np.stack([np.asarray(Image.open(io.BytesIO(f)).convert("RGB")).transpose(2, 0, 1) for f in files])
+        return np.stack(
+            [np.asarray(Image.open(io.BytesIO(f)).convert("RGB")).transpose(2, 0, 1) for f in files]
+        )
 
     x = np.concatenate([part("train"), part("test")])
     y = np.concatenate([z["y_train"], z["y_test"]]).astype(np.int64)
@@ -89,7 +95,9 @@ def fashion_mnist(root: Path) -> Dataset:
 def office(root: Path, domain: str) -> Dataset:
     """One domain of Office-Caltech-10; every third picture is test."""
     with zipfile.ZipFile(root / "office_caltech10" / "office_caltech10.zip") as archive:
-        names = sorted(n for n in archive.namelist() if f"/{domain}/" in f"/{n}" and n.lower().endswith("jpg"))
+        names = sorted(
+            n for n in archive.namelist() if f"/{domain}/" in f"/{n}" and n.lower().endswith("jpg")
+        )
         x = np.stack([_square(archive.read(n)) for n in names])
     labels = [n.split("/")[-2] for n in names]
     classes = tuple(sorted(set(labels)))

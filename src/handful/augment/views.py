@@ -111,7 +111,9 @@ class Strong:
         brightness = (1 + self.light * signed[:, 7]).view(b, 1, 1, 1)
         out = ((out - mean) * contrast + mean) * brightness
         side = u[:, 8] * self.hole
-        inside = _between(h, u[:, 9], side).unsqueeze(2) & _between(w, u[:, 10], side).unsqueeze(1)  # [B, H, W]
+        inside = _between(h, u[:, 9], side).unsqueeze(2) & _between(w, u[:, 10], side).unsqueeze(
+            1
+        )  # [B, H, W]
         out = out.masked_fill(inside.unsqueeze(1), 127.0)
         return out.add_(0.5).clamp_(0, 255).to(torch.uint8)
 

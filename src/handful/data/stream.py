@@ -61,7 +61,11 @@ class TrainStream:
         """The batch of one step."""
         where = self._positions(len(self.labelled), self.batch, step, "labelled")
         rows = self.labelled[where]
-        out = {"x": self._view("x", rows, self.batch, step), "y": self.y[where].to(self.device), "index": rows}
+        out = {
+            "x": self._view("x", rows, self.batch, step),
+            "y": self.y[where].to(self.device),
+            "index": rows,
+        }
         names = [name for name in self.views if name != "x"]
         if names and self.ratio:
             size = self.batch * self.ratio

@@ -74,7 +74,9 @@ class Neighbours:
         return head.fit(x, y)
 
 
-def solve_logistic(x: Tensor, target: Tensor, weight: Tensor, C: float, iterations: int = 200) -> tuple[Tensor, Tensor]:
+def solve_logistic(
+    x: Tensor, target: Tensor, weight: Tensor, C: float, iterations: int = 200
+) -> tuple[Tensor, Tensor]:
     """Penalised multinomial regression by L-BFGS in float64; deterministic.
 
     Returns:
@@ -84,7 +86,11 @@ def solve_logistic(x: Tensor, target: Tensor, weight: Tensor, C: float, iteratio
     d, k = x.shape[1], target.shape[1]
     parameters = torch.zeros(k, d + 1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        [parameters], max_iter=iterations, tolerance_grad=1e-5, tolerance_change=1e-10, line_search_fn="strong_wolfe"
+        [parameters],
+        max_iter=iterations,
+        tolerance_grad=1e-5,
+        tolerance_change=1e-10,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:

@@ -42,7 +42,9 @@ class Recipe:
     method: type
 
 
-def _head(kind: type, task: Task, workshop: Workshop, *, on: str, method: object = None, **_: object) -> Fitted:
+def _head(
+    kind: type, task: Task, workshop: Workshop, *, on: str, method: object = None, **_: object
+) -> Fitted:
     return probe(task, workshop, on=on, method=method or kind())
 
 
@@ -69,7 +71,9 @@ def scratch(
     stage: str = "supervised",
 ) -> Fitted:
     """A small network from random weights on the labelled pictures, strongly augmented."""
-    return train_network(task, workshop, method or Supervised(), training or small_training(task), stage=stage)
+    return train_network(
+        task, workshop, method or Supervised(), training or small_training(task), stage=stage
+    )
 
 
 def self_training(
@@ -132,7 +136,9 @@ def tune_self_training(
 
 
 RECIPES: dict[str, Recipe] = {
-    "logistic": Recipe("logistic regression", False, False, partial(_head, LogisticRegression), LogisticRegression),
+    "logistic": Recipe(
+        "logistic regression", False, False, partial(_head, LogisticRegression), LogisticRegression
+    ),
     "nearest-mean": Recipe("nearest class mean", False, False, partial(_head, ClassMean), ClassMean),
     "knn": Recipe("nearest neighbours", False, False, partial(_head, Neighbours), Neighbours),
     "propagation": Recipe("label propagation + regression", True, False, _propagate, LabelPropagation),
@@ -140,7 +146,9 @@ RECIPES: dict[str, Recipe] = {
     "pseudo-label": Recipe("small network, propagated pseudo-labels", True, True, self_training, PseudoLabel),
     "pseudo-label-self": Recipe("small network, its own pseudo-labels", True, True, own_labels, PseudoLabel),
     "fine-tune": Recipe("fine-tuning", False, True, tune, Supervised),
-    "fine-tune-pseudo": Recipe("fine-tuning, propagated pseudo-labels", True, True, tune_self_training, PseudoLabel),
+    "fine-tune-pseudo": Recipe(
+        "fine-tuning, propagated pseudo-labels", True, True, tune_self_training, PseudoLabel
+    ),
 }
 
 

@@ -163,7 +163,8 @@ def _run(
     if training.freeze_norms:
         freeze_norms(network)
     steps = training.steps or workshop.planned(
-        f"steps of {stage.split('/')[0]}", lambda: _affordable(training, seconds_per_step(state, update, stream))
+        f"steps of {stage.split('/')[0]}",
+        lambda: _affordable(training, seconds_per_step(state, update, stream)),
     )
     state.schedule = schedule.cosine(steps, int(training.warmup * steps))
     for group in state.optimizers["student"].param_groups:
@@ -209,7 +210,9 @@ def _affordable(training: Training, step_seconds: float) -> int:
     return min(steps, training.max_steps) if training.max_steps else steps
 
 
-def seconds_per_step(state: State, update: Update, stream: TrainStream, warm: int = 2, timed: int = 4) -> float:
+def seconds_per_step(
+    state: State, update: Update, stream: TrainStream, warm: int = 2, timed: int = 4
+) -> float:
     """Median duration of a step; the state is left as it was.
 
     Steps, not seconds, decide the result from then on: the caller writes them into the run's plan.
@@ -249,7 +252,9 @@ def make_view(kind: str, task: Task) -> View:
     return {"plain": Plain(), "weak": Weak(flip=flip), "strong": Strong(flip=flip)}[kind]
 
 
-def _optimizer(training: Training, network: nn.Module, groups: list[list[nn.Parameter]]) -> torch.optim.Optimizer:
+def _optimizer(
+    training: Training, network: nn.Module, groups: list[list[nn.Parameter]]
+) -> torch.optim.Optimizer:
     """Parameter groups from input to head with rates that shrink with depth; none decays on vectors."""
     parameters = []
     for rank, group in enumerate(reversed(groups)):  # rank 0 is the head
@@ -259,7 +264,14 @@ def _optimizer(training: Training, network: nn.Module, groups: list[list[nn.Para
         for members, decay in ((matrices, training.weight_decay), (vectors, 0.0)):
             if members:
                 parameters.append(
-                    {"params": members, "lr": lr, "base_lr": lr, "weight_decay": decay, "rank": rank, "from_step": 0}
+                    {
+                        "params": members,
+                        "lr": lr,
+                        "base_lr": lr,
+                        "weight_decay": decay,
+                        "rank": rank,
+                        "from_step": 0,
+                    }
                 )
     if training.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=training.lr, foreach=True)

@@ -83,7 +83,9 @@ def _pixels(task: Task) -> Space:
     backbone = PixelComponents(task.images.channels, side, dim)
     backbone.fit(to_input(task.images.take(some), backbone.spec))
     everything = torch.arange(len(task.images))
-    raw = torch.cat([backbone(to_input(task.images.take(ids), backbone.spec)).features for ids in everything.split(4096)])
+    raw = torch.cat(
+        [backbone(to_input(task.images.take(ids), backbone.spec)).features for ids in everything.split(4096)]
+    )
     centre = Centre(raw.shape[1]).fit(raw[pool])
     return Space(centre(raw), backbone, backbone.config(), centre, False, _length(raw, centre), {})
 
@@ -106,7 +108,9 @@ def propagate(task: Task, workshop: Workshop, *, on: str, method: LabelPropagati
     return _fitted(features, head)
 
 
-def teacher_targets(task: Task, workshop: Workshop, *, on: str, method: LabelPropagation | None = None) -> Tensor:
+def teacher_targets(
+    task: Task, workshop: Workshop, *, on: str, method: LabelPropagation | None = None
+) -> Tensor:
     """Class probabilities [m, K] of ``task.unlabelled`` by label propagation; pictures outside the graph get
     those of the linear head."""
     method = method or LabelPropagation()
@@ -116,7 +120,9 @@ def teacher_targets(task: Task, workshop: Workshop, *, on: str, method: LabelPro
     p_graph = method.propagate(graph, seeds, y, task.n_classes)
     p = torch.zeros(len(task.images), task.n_classes)
     if len(rows) < len(task.pool()):
-        p[task.unlabelled] = propagate(task, workshop, on=on, method=method).logits(task.unlabelled).softmax(1)
+        p[task.unlabelled] = (
+            propagate(task, workshop, on=on, method=method).logits(task.unlabelled).softmax(1)
+        )
     p[rows] = p_graph
     return p[task.unlabelled]
 
