@@ -1,4 +1,4 @@
-"""The public data sets of the benchmarks, from a folder given by ``--data-root``: pictures, labels, test part."""
+"""The public data sets of the benchmarks, from the folder ``--data-root``: pictures, labels, test part."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def fashion_mnist(root: Path) -> Dataset:
 
     x = np.concatenate([idx(f"{p}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28) for p in ("train", "t10k")])
     y = np.concatenate([idx(f"{p}-labels-idx1-ubyte.gz", 8) for p in ("train", "t10k")]).astype(np.int64)
-    names = "T-shirt Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Boot".split()
+    names = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
     return Dataset(from_array(x), y, np.arange(60000), np.arange(60000, 70000), tuple(names))
 
 

@@ -41,7 +41,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Weak:
-    """Left-right flip with probability one half, and a shift by up to ``shift`` of the side (reflected edges).
+    """Left-right flip with probability one half; a shift by up to ``shift`` of the side (reflected edges).
 
     Attributes:
         flip: mirror half of the pictures (wrong for digits and letters).
@@ -119,7 +119,7 @@ class Strong:
 
 
 def to_input(x: Tensor, spec: InputSpec) -> Tensor:
-    """uint8 [B, C, H, W] to what a network wants: float32 [B, spec.channels, spec.size, spec.size], normalised.
+    """uint8 [B, C, H, W] to what a network wants: normalised float32 [B, spec.channels, S, S], S = spec.size.
 
     Gray pictures are repeated over the channels; colour pictures become gray by ITU-R 601 luma; other sizes
     are resized (bicubic, antialiased).

@@ -153,7 +153,7 @@ def _to_mode(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:
-    """Channels (1 where every picture looked at is gray) and the side to store at, from some files' headers."""
+    """Channels (1 where all pictures looked at are gray) and the side to store at, from some headers."""
     rows = np.unique(np.linspace(0, len(manifest) - 1, min(sample, len(manifest))).astype(int))
     sides, gray = [], True
     for row in rows:
@@ -211,7 +211,7 @@ def _build(
 
 
 def _decoded(manifest: Manifest, channels: int, side: int, ahead: int = 256) -> Iterator[np.ndarray | str]:
-    """Pictures in order, or the reason why one cannot be used; decoded by a few threads, ``ahead`` at a time."""
+    """Pictures in order, or why one cannot be used; decoded by a few threads, ``ahead`` at a time."""
 
     def one(path: str) -> np.ndarray | str:
         try:

@@ -31,7 +31,9 @@ FOLDER_NAMES = {
     "unlabeled": UNLABELLED,
     "unlabelled": UNLABELLED,
 }
-ENDINGS = frozenset(".jpg .jpeg .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm".split())
+ENDINGS = frozenset(
+    [".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
+)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def fingerprint(root: Path, paths: Sequence[str], notes: Sequence[str]) -> str:
 
 
 def _pictures(root: Path, part: str) -> Iterator[str]:
-    """Picture files below ``root/part``, sorted, as paths relative to root. Links to folders are not followed."""
+    """Picture files below ``root/part``, sorted, relative to root. Links to folders are not followed."""
     for folder, inner, files in os.walk(root / part):
         inner.sort()
         for name in sorted(files):

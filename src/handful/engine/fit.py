@@ -25,7 +25,7 @@ def fit(
     evaluate_every: int = 0,
     save: Callable[[State], object] = lambda state: None,
     save_every: int = 0,
-    names: Callable[[torch.Tensor], list[str]] = lambda index: [str(i) for i in index.tolist()],
+    names: Callable[[torch.Tensor], list[str]] = lambda index: list(map(str, index.tolist())),
 ) -> None:
     """Train from ``state.step`` up to ``steps``.
 
@@ -51,8 +51,10 @@ def fit(
                 files = names(batch["index"])
                 shown = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
                 raise NotFinite(
-                    f"the loss became {scalars['loss'].item()} at step {state.step} of stage '{state.stage}' on {shown}",
-                    fix=f"lower the learning rate, or look at these pictures; last good checkpoint: step {saved_at}",
+                    f"the loss became {scalars['loss'].item()} at step {state.step} of stage '{state.stage}' "
+                    f"on {shown}",
+                    fix="lower the learning rate, or look at these pictures; "
+                    f"last good checkpoint: step {saved_at}",
                 )
             state.step += 1
             last = state.step == steps

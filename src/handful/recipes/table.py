@@ -31,7 +31,8 @@ class Recipe:
         uses_unlabelled: whether it looks at unlabelled pictures.
         trains: whether a network is trained (seconds to minutes) or only a head is solved for (less).
         on: the feature spaces that it runs on, in the order of preference for photographs.
-        run: (task, workshop, on, method, training, stage) -> Fitted; ``method`` and ``training`` None for defaults.
+        run: (task, workshop, on, method, training, stage) -> Fitted; None for ``method`` or ``training``
+            takes the defaults.
         method: the dataclass whose fields are ``--method.…`` on the command line.
     """
 
@@ -55,7 +56,7 @@ def _propagate(
 
 
 def small_training(task: Task, **changes: object) -> Training:
-    """How our small networks are trained from scratch; Conv-4 for tiny pictures, the residual net for others."""
+    """How small networks are trained from scratch; Conv-4 for tiny pictures, the residual net for others."""
     tiny = task.images.side <= 16
     base = Training(backbone="conv-4" if tiny else "small-resnet", max_steps=400)
     return replace(base, **changes)  # type: ignore[arg-type]
@@ -85,7 +86,7 @@ def self_training(
     training: Training | None = None,
     stage: str = "pseudo-label",
 ) -> Fitted:
-    """Label propagation labels the unlabelled pictures; a small network learns them under strong augmentation."""
+    """Label propagation labels the unlabelled pictures; a small network learns them, strongly augmented."""
     teacher = teacher_targets(task, workshop, on=on)
     method = method or PseudoLabel(threshold=0.0)
     return train_network(

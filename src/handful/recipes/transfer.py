@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -143,9 +143,19 @@ def fine_tune(
     batch norm's statistics frozen.
     """
     training = training or Training(
-        backbone=on, pretrained=True, seconds=60, max_steps=150, batch=16, ratio=1, optimizer="adamw", lr=1e-3,
-        weight_decay=0.01, decay_by_depth=2.6, freeze_norms=True, ema=0.9,
-    )  # fmt: skip
+        backbone=on,
+        pretrained=True,
+        seconds=60,
+        max_steps=150,
+        batch=16,
+        ratio=1,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.01,
+        decay_by_depth=2.6,
+        freeze_norms=True,
+        ema=0.9,
+    )
     features = space(task, workshop, on)
     if isinstance(method, PseudoLabel) and teacher is not None:
         soft = torch.cat([torch.nn.functional.one_hot(task.y, task.n_classes).float(), teacher])
@@ -155,12 +165,15 @@ def fine_tune(
     else:
         head = LogisticRegression().fit(features.table[task.labelled], task.y, task.n_classes)
 
+    solved: Any = head
+
     def start(network: nn.Module) -> None:
-        # W ((f - m) / |f - m|) + b with the length at its mean over the pool: the probe as a plain linear layer
+        # W ((f - m) / |f - m|) + b with |f - m| at its mean over the pool: the probe as a plain linear layer
         with torch.no_grad():
-            weight = head.weight / features.length  # type: ignore[operator]
-            network.head.weight.copy_(weight)  # type: ignore[union-attr]
-            network.head.bias.copy_(head.bias - weight @ features.centre.mean)  # type: ignore[union-attr,operator]
+            new: Any = network.head
+            weight = solved.weight / features.length
+            new.weight.copy_(weight)
+            new.bias.copy_(solved.bias - weight @ features.centre.mean)
 
     return train_network(
         task, workshop, method or Supervised(), training, stage=stage, start=start, teacher=teacher
@@ -178,7 +191,7 @@ def _fitted(features: Space, head: nn.Module) -> Fitted:
 
     def logits(ids: Tensor) -> Tensor:
         with torch.inference_mode():
-            return head(features.table[ids])  # type: ignore[no-any-return]
+            return torch.as_tensor(head(features.table[ids]))
 
     return Fitted(classifier, logits)
 
