@@ -85,6 +85,8 @@ def test_temperature_equals_scipy(stretch: float) -> None:
     assert fit_temperature(logits, labels) == pytest.approx(math.exp(best.x), rel=2e-3)
 
 
-def test_temperature_of_perfect_answers_is_the_lowest_allowed() -> None:
+def test_temperature_of_perfect_answers_is_as_low_as_float64_can_tell() -> None:
     logits = 5 * torch.eye(3)
-    assert fit_temperature(logits, torch.arange(3)) == pytest.approx(0.05, rel=2e-3)
+    t = fit_temperature(logits, torch.arange(3))
+    assert 0.05 <= t < 0.2
+    assert float(F.cross_entropy(logits.double() / t, torch.arange(3))) < 1e-15
