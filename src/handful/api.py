@@ -135,7 +135,10 @@ def fit(
             return book.result()
         cache = cache_folder()
         images, manifest, unreadable = open_store(
-            manifest, cache, side=options.side or None, progress=lambda d, t: teller.progress("reading pictures", d, t)
+            manifest,
+            cache,
+            side=options.side or None,
+            progress=lambda d, t: teller.progress("reading pictures", d, t),
         )
         task, validation, test = tasks(images, manifest, options.seed)
         teller.tell(_census(manifest, images))
@@ -225,19 +228,27 @@ def predict(
                 except ValueError as error:
                     bad.append((str(file), str(error)))
             if arrays:
-                p = model(to_input(torch.from_numpy(np.stack(arrays)), saved.classifier.spec)).logits.softmax(1)
+                p = model(to_input(torch.from_numpy(np.stack(arrays)), saved.classifier.spec)).logits.softmax(
+                    1
+                )
                 confidence, label = p.max(1)
-                good += [(n, saved.classes[k], float(c)) for n, k, c in zip(names, label.tolist(), confidence)]
+                good += [
+                    (n, saved.classes[k], float(c)) for n, k, c in zip(names, label.tolist(), confidence)
+                ]
     return good, bad
 
 
-def demo(folder: str | Path = "runs/demo-digits", *, seed: int = 0, teller: Teller | None = None, **options: Any) -> Run:
+def demo(
+    folder: str | Path = "runs/demo-digits", *, seed: int = 0, teller: Teller | None = None, **options: Any
+) -> Run:
     """The main job on handwritten digits that ship with scikit-learn: 4 labels per class, the rest unlabelled,
     450 pictures held out. The pictures are written to ``folder/pictures`` as PNG files first."""
     pictures = Path(folder) / "pictures"
     write_digits(pictures, per_class=4, seed=seed)
     choices = FitOptions(seconds=60, seed=seed, without_priors=("digits",))
-    return fit(pictures, replace(choices, **options), out=Path(folder) / "run", teller=teller, command="handful demo")
+    return fit(
+        pictures, replace(choices, **options), out=Path(folder) / "run", teller=teller, command="handful demo"
+    )
 
 
 def write_digits(folder: Path, *, per_class: int, seed: int) -> None:
@@ -278,7 +289,9 @@ def tasks(images: Images, manifest: Manifest, seed: int) -> tuple[Task, Validati
     missing = sorted(set(range(len(manifest.classes))) - set(labels[labelled].tolist()))
     if missing:
         name = manifest.classes[missing[0]]
-        raise UsageError(f"class '{name}' has no readable picture", file=manifest.root, fix="add one, or remove it")
+        raise UsageError(
+            f"class '{name}' has no readable picture", file=manifest.root, fix="add one, or remove it"
+        )
     task = Task(images, labelled, labels[labelled], unlabelled, manifest.classes, seed=seed)
     return task, (Validation(val, labels[val]) if len(val) else None), test
 
@@ -305,7 +318,9 @@ class RunBook:
                 )
             self.plan, self.ended = found.get("plan", {}), found.get("result", {})
         elif folder.is_dir() and any(folder.iterdir()):
-            raise UsageError("is not empty and not a run", file=folder, fix="choose another folder with --out")
+            raise UsageError(
+                "is not empty and not a run", file=folder, fix="choose another folder with --out"
+            )
         self.save()
 
     @property

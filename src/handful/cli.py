@@ -25,7 +25,9 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "fit": Command("train a classifier on a folder of pictures, few of them labelled", "handful.commands", "fit"),
+    "fit": Command(
+        "train a classifier on a folder of pictures, few of them labelled", "handful.commands", "fit"
+    ),
     "predict": Command("classify pictures with a finished run", "handful.commands", "predict"),
     "demo": Command("the whole job on handwritten digits, 4 labels per class", "handful.commands", "demo"),
 }
@@ -61,7 +63,10 @@ def run(words: Sequence[str]) -> int:
 
         near = difflib.get_close_matches(words[0], COMMANDS, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        print(f"error: there is no command '{words[0]}'\nFix: {hint}Known: {', '.join(COMMANDS)}", file=sys.stderr)
+        print(
+            f"error: there is no command '{words[0]}'\nFix: {hint}Known: {', '.join(COMMANDS)}",
+            file=sys.stderr,
+        )
         return 2
     try:
         return COMMANDS[words[0]].load()(words[1:])

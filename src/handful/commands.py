@@ -91,7 +91,7 @@ def fit(words: Sequence[str]) -> int:
         extra = [("method", find(recipe).method, field(default_factory=find(recipe).method))]
     arguments_type = make_dataclass("FitArguments", extra, bases=(FitArguments,))
     arguments_type.__doc__ = FitArguments.__doc__
-    given = tyro.cli(arguments_type, args=list(words), prog="handful fit")
+    given: Any = tyro.cli(arguments_type, args=list(words), prog="handful fit")
     options = api.FitOptions(
         recipe=given.recipe,
         features=given.features,

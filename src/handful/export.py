@@ -35,9 +35,13 @@ class Saved:
     sha256: str
 
 
-def save_model(folder: Path, classifier: Classifier, classes: tuple[str, ...], channels: int, side: int) -> str:
+def save_model(
+    folder: Path, classifier: Classifier, classes: tuple[str, ...], channels: int, side: int
+) -> str:
     """Write weights and side-car; returns the weights' SHA-256."""
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in classifier.state_dict().items()}
+    state = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in classifier.state_dict().items()
+    }
     content = save(state)
     digest = hashlib.sha256(content).hexdigest()
     spec = classifier.spec
@@ -77,7 +81,9 @@ def load_model(folder: str | Path) -> Saved:
     try:
         info = json.loads(side_car.read_text())
     except ValueError as error:
-        raise HandfulError(f"is damaged ({error})", file=side_car, fix="train again or restore the file") from error
+        raise HandfulError(
+            f"is damaged ({error})", file=side_car, fix="train again or restore the file"
+        ) from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise HandfulError("was made by another version", file=side_car, fix="train again with this version")
     content = weights.read_bytes()

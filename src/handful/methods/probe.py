@@ -74,7 +74,9 @@ class Neighbours:
         return head.fit(x, y)
 
 
-def solve_logistic(x: Tensor, target: Tensor, weight: Tensor, C: float, iterations: int = 200) -> tuple[Tensor, Tensor]:
+def solve_logistic(
+    x: Tensor, target: Tensor, weight: Tensor, C: float, iterations: int = 200
+) -> tuple[Tensor, Tensor]:
     """Penalised multinomial regression by L-BFGS; deterministic.
 
     With fewer pictures than features the solution lies in the span of the pictures (representer theorem), so it
@@ -96,7 +98,11 @@ def solve_logistic(x: Tensor, target: Tensor, weight: Tensor, C: float, iteratio
     x, target, weight = x.to(dtype), target.to(dtype), weight.to(dtype)
     parameters = torch.zeros(target.shape[1], d + 1, dtype=dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        [parameters], max_iter=iterations, tolerance_grad=1e-6, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+        [parameters],
+        max_iter=iterations,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:

@@ -187,7 +187,9 @@ def _measure(
                 stage = f"{trial.name}/{repeat}.{fold}"
                 fitted = trial.recipe.run(task.without(held), workshop, on=trial.on, **options, stage=stage)
                 held_out_logits[held] = fitted.logits(task.labelled[held])
-                workshop.progress(f"cross-validation of {key}", repeat * n_folds + fold + 1, repeats * n_folds)
+                workshop.progress(
+                    f"cross-validation of {key}", repeat * n_folds + fold + 1, repeats * n_folds
+                )
             right[repeat] = (held_out_logits.argmax(1) == task.y).double()
             if repeat == 0:
                 trial.logits, trial.truth = held_out_logits, task.y

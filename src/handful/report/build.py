@@ -17,7 +17,13 @@ from handful.recipes.auto import Outcome, Trial, Validation
 from handful.recipes.choice import RULE
 from handful.recipes.task import Task
 from handful.report.record import ConfusedPair, Summary, Thumb, Tried, curves, read
-from handful.statistics import accuracy, expected_calibration_error, paired_difference, reliability_bins, wilson
+from handful.statistics import (
+    accuracy,
+    expected_calibration_error,
+    paired_difference,
+    reliability_bins,
+    wilson,
+)
 
 GALLERY = 12  # pictures in a gallery
 FEW_TEST = 30  # fewer held-out pictures than this make no headline
@@ -53,7 +59,9 @@ def summarise(
         n_validation=len(validation.rows) if validation else 0,
         n_test=len(test),
         classes=list(task.classes),
-        decision_rule=RULE if outcome.verdict else f"No choice was made: --recipe asked for {outcome.chosen}.",
+        decision_rule=RULE
+        if outcome.verdict
+        else f"No choice was made: --recipe asked for {outcome.chosen}.",
         tried=_tried(outcome),
         curves={k: v for k, v in curves(read(folder / "metrics.jsonl")).items() if "/" not in k},
         mean_pictures=_mean_pictures(task),
@@ -82,11 +90,11 @@ def summarise(
         summary.headline_accuracy, summary.headline_interval = estimate.value, estimate.interval
         n = trial.right.shape[1]
         if validation:
-            summary.measured_on = f"{n} validation pictures, which were also used to choose (so a little flattering)"
-        else:
             summary.measured_on = (
-                f"{outcome.n_folds}-fold cross-validation on the {n} labelled pictures, which were also used to choose"
+                f"{n} validation pictures, which were also used to choose (so a little flattering)"
             )
+        else:
+            summary.measured_on = f"{outcome.n_folds}-fold cross-validation on the {n} labelled pictures, which were also used to choose"
         if trial.logits is not None and trial.truth is not None:
             rows = validation.rows if validation else task.labelled
             _confusion(summary, task, rows, trial.truth, (trial.logits / outcome.temperature).softmax(1))
@@ -107,9 +115,8 @@ def _tried(outcome: Outcome) -> list[Tried]:
     rows = []
     for key, trial in outcome.trials.items():
         row = Tried(
-            name=trial.recipe.title,
+            name=f"{trial.recipe.title} ({trial.on})",
             uses_unlabelled=trial.recipe.uses_unlabelled,
-            space=trial.on,
             seconds=trial.seconds or None,
             chosen=key == outcome.chosen,
             baseline=bool(verdict and key == verdict.baseline),
@@ -147,7 +154,9 @@ def _confusion(summary: Summary, task: Task, rows: Tensor, y: Tensor, p: Tensor)
         if n:
             where = torch.nonzero((y == truth) & (guess == predicted)).flatten()[:4]
             thumbs = [_thumb(task, rows[i], p[i], y[i]) for i in where]
-            summary.confused_pairs.append(ConfusedPair(task.classes[truth], task.classes[predicted], n, thumbs))
+            summary.confused_pairs.append(
+                ConfusedPair(task.classes[truth], task.classes[predicted], n, thumbs)
+            )
     wrong = torch.nonzero(guess != y).flatten()
     worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY]
     summary.mistakes = [_thumb(task, rows[i], p[i], y[i]) for i in worst]
