@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import handful
-from handful import machine, parallel
+from handful import __version__, machine, parallel
 from handful.data.images import Images, decode, open_store
 from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest, read_folder
 from handful.engine.interrupt import listening
@@ -127,7 +126,9 @@ def fit(
     with listening():
         manifest = read_folder(data)
         name = _slug(Path(data).resolve().name)
-        identity = f"{key(handful.__version__, manifest.root.resolve(), manifest.fingerprint, _resolved(options)):016x}"
+        identity = (
+            f"{key(__version__, manifest.root.resolve(), manifest.fingerprint, _resolved(options)):016x}"
+        )
         folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
         book = RunBook(folder, identity, options, data=str(data), command=command)
         if book.finished:
@@ -336,7 +337,7 @@ class RunBook:
             return
         content = {
             "identity": self.identity,
-            "version": handful.__version__,
+            "version": __version__,
             "data": self.data,
             "command": self.command,
             "options": _resolved(self.options),
@@ -379,7 +380,7 @@ def versions() -> dict[str, str]:
     """Versions of what decides the result."""
     names = ("torch", "timm", "numpy", "scikit-learn", "pillow", "safetensors")
     return {
-        "handful": handful.__version__,
+        "handful": __version__,
         "python": platform.python_version(),
         **{name: version(name) for name in names},
     }

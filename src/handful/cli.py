@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
-import handful
+from handful import __version__
 from handful.types import HandfulError
 
 
@@ -56,7 +56,7 @@ def run(words: Sequence[str]) -> int:
         print(usage())
         return 0 if words else 2
     if words[0] == "--version":
-        print(f"handful {handful.__version__}")
+        print(f"handful {__version__}")
         return 0
     if words[0] not in COMMANDS:
         import difflib

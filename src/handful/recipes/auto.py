@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,7 +100,9 @@ def choose(
     costly = [trial for trial in trials.values() if trial.recipe.trains]
     runs = len(costly) * (n_folds if can_measure else 0) + 1
     share = seconds / (runs if costly else 1)
-    options = partial(_options, task, share=share, method=method, training=training or {})
+
+    def options(trial: Trial) -> dict[str, Any]:
+        return recipe_options(task, trial.name, trial.on, {"seconds": share, **(training or {})}, method)
 
     def verdict() -> Verdict:
         right = {k: t.right for k, t in trials.items() if t.right is not None} if counts else {}
@@ -145,14 +146,14 @@ def choose(
     return outcome
 
 
-def _options(
-    task: Task, trial: Trial, *, share: float, method: Any, training: Mapping[str, Any]
+def recipe_options(
+    task: Task, name: str, on: str, training: Mapping[str, Any], method: Any = None
 ) -> dict[str, Any]:
-    """Keyword arguments of the recipe's function."""
+    """Keyword arguments of a recipe's function: its default training with some fields changed."""
     chosen: dict[str, Any] = {} if method is None else {"method": method}
-    if trial.recipe.trains:
-        base: Training = tuning(trial.on) if trial.name.startswith("fine-tune") else small_training(task)
-        chosen["training"] = replace(base, **{"seconds": share, **training})
+    if find(name).trains:
+        base: Training = tuning(on) if name.startswith("fine-tune") else small_training(task)
+        chosen["training"] = replace(base, **training)
     return chosen
 
 

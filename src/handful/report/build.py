@@ -94,7 +94,10 @@ def summarise(
                 f"{n} validation pictures, which were also used to choose (so a little flattering)"
             )
         else:
-            summary.measured_on = f"{outcome.n_folds}-fold cross-validation on the {n} labelled pictures, which were also used to choose"
+            summary.measured_on = (
+                f"{outcome.n_folds}-fold cross-validation on the {n} labelled pictures, "
+                "which were also used to choose (so a little flattering)"
+            )
         if trial.logits is not None and trial.truth is not None:
             rows = validation.rows if validation else task.labelled
             _confusion(summary, task, rows, trial.truth, (trial.logits / outcome.temperature).softmax(1))
