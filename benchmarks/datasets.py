@@ -1,4 +1,4 @@
-"""The public data sets of the benchmarks, from a folder given by ``--data-root``: pictures, labels, test part."""
+"""The public data sets of the benchmarks, from the folder ``--data-root``: pictures, labels, test part."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ def digits(root: Path | None = None) -> Dataset:
     pictures = np.round(x * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
     order = np.random.RandomState(0).permutation(len(y))
     return Dataset(
-        from_array(pictures), y.astype(np.int64), np.sort(order[450:]), np.sort(order[:450]), tuple("0123456789")
+        from_array(pictures),
+        y.astype(np.int64),
+        np.sort(order[450:]),
+        np.sort(order[:450]),
+        tuple("0123456789"),
     )
 
 
@@ -55,7 +59,9 @@ def cifar10(root: Path) -> Dataset:
     def part(name: str) -> np.ndarray:
         offsets, body = z[f"offset_{name}"], z[f"body_{name}"].tobytes()
         files = (header + body[offsets[i] : offsets[i + 1]] for i in range(len(offsets) - 1))
-        return np.stack([np.asarray(Image.open(io.BytesIO(f)).convert("RGB")).transpose(2, 0, 1) for f in files])
+        return np.stack(
+            [np.asarray(Image.open(io.BytesIO(f)).convert("RGB")).transpose(2, 0, 1) for f in files]
+        )
 
     x = np.concatenate([part("train"), part("test")])
     y = np.concatenate([z["y_train"], z["y_test"]]).astype(np.int64)
@@ -82,14 +88,16 @@ def fashion_mnist(root: Path) -> Dataset:
 
     x = np.concatenate([idx(f"{p}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28) for p in ("train", "t10k")])
     y = np.concatenate([idx(f"{p}-labels-idx1-ubyte.gz", 8) for p in ("train", "t10k")]).astype(np.int64)
-    names = "T-shirt Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Boot".split()
+    names = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
     return Dataset(from_array(x), y, np.arange(60000), np.arange(60000, 70000), tuple(names))
 
 
 def office(root: Path, domain: str) -> Dataset:
     """One domain of Office-Caltech-10; every third picture is test."""
     with zipfile.ZipFile(root / "office_caltech10" / "office_caltech10.zip") as archive:
-        names = sorted(n for n in archive.namelist() if f"/{domain}/" in f"/{n}" and n.lower().endswith("jpg"))
+        names = sorted(
+            n for n in archive.namelist() if f"/{domain}/" in f"/{n}" and n.lower().endswith("jpg")
+        )
         x = np.stack([_square(archive.read(n)) for n in names])
     labels = [n.split("/")[-2] for n in names]
     classes = tuple(sorted(set(labels)))

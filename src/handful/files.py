@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from handful.types import HandfulError
@@ -25,9 +26,12 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
         os.replace(scratch, path)
         sync_folder(path.parent)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
         raise HandfulError(
-            f"cannot be written ({error.strerror})", file=path, fix="free some space or choose another folder"
+            f"cannot be written ({error.strerror or error})",
+            file=path,
+            fix="free some space or choose another folder",
         ) from error
 
 

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handful.types import HandfulError
 
 
 def start(backend: str | None = None) -> None:
@@ -71,9 +74,19 @@ def first_says(x: float) -> float:
     """The first process's number, in every process: for decisions that are measured."""
     if size() == 1:
         return x
-    told = torch.tensor([x], dtype=torch.float64)
+    told = torch.tensor([x], dtype=torch.float64, device=_device())
     dist.broadcast(told, 0)
     return float(told)
+
+
+def any_says(yes: bool) -> bool:
+    """Whether any process says yes: for decisions that all must take together, such as to stop."""
+    return yes if size() == 1 else bool(total(torch.tensor([float(yes)], device=_device())) > 0)
+
+
+def _device() -> str:
+    """Where the group's messages must lie: NCCL carries nothing but GPU memory."""
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"
 
 
 def barrier() -> None:
@@ -85,12 +98,109 @@ def barrier() -> None:
 def wrap(model: nn.Module, *, find_unused: bool = False) -> nn.Module:
     """A network that trains, wrapped so that its gradients are averaged over the processes.
 
-    Batch norm becomes synchronised: its statistics, too, are those of the global batch.
+    Batch norm becomes synchronised: its statistics, too, are those of the global batch. The names of the
+    weights stay as they are, so that a checkpoint does not depend on the number of processes.
     """
     if size() == 1 or not any(p.requires_grad for p in model.parameters()):
         return model
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if torch.cuda.is_available() else model
-    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=find_unused)
+    model = synchronized(model)
+    return nn.parallel.DistributedDataParallel(
+        model, find_unused_parameters=find_unused, broadcast_buffers=False
+    )
+
+
+def synchronized(model: nn.Module) -> nn.Module:
+    """The network with its batch norms synchronised, sharing its weights and buffers.
+
+    On a GPU that is torch's ``SyncBatchNorm``, which does not run on a CPU; there it is ``GlobalBatchNorm``.
+    """
+    if torch.cuda.is_available():
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if isinstance(model, nn.modules.batchnorm._BatchNorm):
+        return GlobalBatchNorm(model)
+    for name, child in model.named_children():
+        setattr(model, name, synchronized(child))
+    return model
+
+
+class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm (Ioffe & Szegedy 2015, algorithm 1) over the global batch, on any device and backend.
+
+    It takes over weights, buffers and settings of a plain batch norm, or of timm's, which has dropout and an
+    activation behind it. Every process must hold equally many pictures.
+
+    Raises:
+        HandfulError: for another kind of norm.
+    """
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        plain = type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, GlobalBatchNorm)
+        if not plain and type(norm).__name__ != "BatchNormAct2d":
+            raise HandfulError(
+                f"{type(norm).__name__} cannot be synchronised over processes on a CPU",
+                fix="train in one process, or choose a network with plain batch norm",
+            )
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        self.weight, self.bias = norm.weight, norm.bias
+        self.running_mean, self.running_var = norm.running_mean, norm.running_var
+        self.num_batches_tracked = norm.num_batches_tracked
+        for name, child in norm.named_children():  # timm: ``drop`` and ``act``, under their own names
+            self.add_module(name, child)
+        self.training = norm.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, ...] of this process."""
+        if self.training and size() > 1:
+            out = self._normalize(x)
+        else:
+            own = self.training or self.running_mean is None
+            momentum = self._count() if self.training else 0.0
+            out = F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, own, momentum, self.eps
+            )
+        for child in self.children():
+            out = child(out)
+        return out
+
+    def _normalize(self, x: Tensor) -> Tensor:
+        wide = x if x.dtype == torch.float64 else x.float()
+        over = [d for d in range(x.dim()) if d != 1]
+        shape = [-1 if d == 1 else 1 for d in range(x.dim())]
+        n = x.numel() // x.shape[1] * size()
+        mean = _Sum.apply(wide.sum(over)) / n
+        centred = wide - mean.view(shape)
+        variance = _Sum.apply(centred.square().sum(over)) / n
+        momentum = self._count()
+        if self.running_mean is not None and self.running_var is not None:
+            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), momentum)
+            unbiased = variance.detach() * (n / max(n - 1, 1))
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        scale = torch.rsqrt(variance + self.eps)
+        out = centred * (scale if self.weight is None else scale * self.weight).view(shape)
+        return (out if self.bias is None else out + self.bias.view(shape)).to(x.dtype)
+
+    def _count(self) -> float:
+        """Count the batch; the share that it has in the running statistics."""
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:  # a plain average over all batches
+                return 1 / float(self.num_batches_tracked)
+        return self.momentum or 0.0
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions is taken."""
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the processes, forwards and (of the gradient) backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return total(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return total(grad)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

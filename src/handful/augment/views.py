@@ -41,7 +41,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Weak:
-    """Left-right flip with probability one half, and a shift by up to ``shift`` of the side (reflected edges).
+    """Left-right flip with probability one half; a shift by up to ``shift`` of the side (reflected edges).
 
     Attributes:
         flip: mirror half of the pictures (wrong for digits and letters).
@@ -111,13 +111,15 @@ class Strong:
         brightness = (1 + self.light * signed[:, 7]).view(b, 1, 1, 1)
         out = ((out - mean) * contrast + mean) * brightness
         side = u[:, 8] * self.hole
-        inside = _between(h, u[:, 9], side).unsqueeze(2) & _between(w, u[:, 10], side).unsqueeze(1)  # [B, H, W]
+        inside = _between(h, u[:, 9], side).unsqueeze(2) & _between(w, u[:, 10], side).unsqueeze(
+            1
+        )  # [B, H, W]
         out = out.masked_fill(inside.unsqueeze(1), 127.0)
         return out.add_(0.5).clamp_(0, 255).to(torch.uint8)
 
 
 def to_input(x: Tensor, spec: InputSpec) -> Tensor:
-    """uint8 [B, C, H, W] to what a network wants: float32 [B, spec.channels, spec.size, spec.size], normalised.
+    """uint8 [B, C, H, W] to what a network wants: normalised float32 [B, spec.channels, S, S], S = spec.size.
 
     Gray pictures are repeated over the channels; colour pictures become gray by ITU-R 601 luma; other sizes
     are resized (bicubic, antialiased).

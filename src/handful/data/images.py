@@ -60,7 +60,9 @@ class Images:
         return self.data.index_select(0, torch.as_tensor(ids, dtype=torch.int64))
 
 
-def from_array(data: np.ndarray, names: Sequence[str] | None = None, fingerprint: str | None = None) -> Images:
+def from_array(
+    data: np.ndarray, names: Sequence[str] | None = None, fingerprint: str | None = None
+) -> Images:
     """Pictures that are already in memory: uint8 [N, H, W] or [N, C, H, W]."""
     if data.ndim == 3:
         data = data[:, None]
@@ -120,7 +122,9 @@ def decode(path: Path, channels: int, side: int) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(path)
         if picture.width * picture.height > MAX_PIXELS:
-            raise ValueError(f"{picture.width} x {picture.height} pixels is more than is decoded ({MAX_PIXELS:,})")
+            raise ValueError(
+                f"{picture.width} x {picture.height} pixels is more than is decoded ({MAX_PIXELS:,})"
+            )
         picture.draft("RGB" if channels == 3 else "L", (2 * side, 2 * side))
         upright = ImageOps.exif_transpose(picture)
         upright = _to_mode(upright, "RGB" if channels == 3 else "L")
@@ -149,7 +153,7 @@ def _to_mode(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:
-    """Channels (1 where every picture looked at is gray) and the side to store at, from some files' headers."""
+    """Channels (1 where all pictures looked at are gray) and the side to store at, from some headers."""
     rows = np.unique(np.linspace(0, len(manifest) - 1, min(sample, len(manifest))).astype(int))
     sides, gray = [], True
     for row in rows:
@@ -193,17 +197,21 @@ def _build(
             out.flush()
             os.fsync(out.fileno())
         if len(bad) == len(manifest):
-            raise HandfulError(f"no picture can be read: {problems[0][1]}", file=problems[0][0], fix="check the files")
+            raise HandfulError(
+                f"no picture can be read: {problems[0][1]}", file=problems[0][0], fix="check the files"
+            )
         (scratch / "store.json").write_text(json.dumps({"bad_rows": bad, "problems": problems}))
         os.replace(scratch, folder)
     except OSError as error:
         shutil.rmtree(scratch, ignore_errors=True)
         fix = "free some space, or set HANDFUL_CACHE to a folder that can be written"
-        raise HandfulError(f"the picture cache cannot be written ({error})", file=folder.parent, fix=fix) from error
+        raise HandfulError(
+            f"the picture cache cannot be written ({error})", file=folder.parent, fix=fix
+        ) from error
 
 
 def _decoded(manifest: Manifest, channels: int, side: int, ahead: int = 256) -> Iterator[np.ndarray | str]:
-    """Pictures in order, or the reason why one cannot be used; decoded by a few threads, ``ahead`` at a time."""
+    """Pictures in order, or why one cannot be used; decoded by a few threads, ``ahead`` at a time."""
 
     def one(path: str) -> np.ndarray | str:
         try:

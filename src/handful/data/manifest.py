@@ -31,7 +31,9 @@ FOLDER_NAMES = {
     "unlabeled": UNLABELLED,
     "unlabelled": UNLABELLED,
 }
-ENDINGS = frozenset(".jpg .jpeg .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm".split())
+ENDINGS = frozenset(
+    [".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class Manifest:
     def keep(self, mask: np.ndarray) -> Manifest:
         """Only the rows where ``mask`` (bool [N]) is true; classes stay as they are."""
         paths = tuple(p for p, kept in zip(self.paths, mask) if kept)
-        return Manifest(self.root, self.classes, paths, self.labels[mask], self.splits[mask], self.fingerprint)
+        return Manifest(
+            self.root, self.classes, paths, self.labels[mask], self.splits[mask], self.fingerprint
+        )
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Pictures per class and split; unlabelled ones are counted under ``""``."""
@@ -84,7 +88,9 @@ def read_folder(folder: str | Path) -> Manifest:
     root = Path(folder)
     if not root.is_dir():
         raise UsageError("there is no such folder", file=root, fix="give the folder that holds your pictures")
-    top = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    top = sorted(
+        entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")
+    )
     parts = {name: FOLDER_NAMES[name.lower()] for name in top if name.lower() in FOLDER_NAMES}
     has_train = LABELLED in parts.values()
     plain = [name for name in top if name not in parts]
@@ -102,7 +108,9 @@ def read_folder(folder: str | Path) -> Manifest:
         if split == UNLABELLED:
             rows += [(path, "", UNLABELLED) for path in _pictures(root, part)]
             continue
-        classes_here = sorted(e.name for e in os.scandir(root / part) if e.is_dir() and not e.name.startswith("."))
+        classes_here = sorted(
+            e.name for e in os.scandir(root / part) if e.is_dir() and not e.name.startswith(".")
+        )
         rows += [(path, name, split) for name in classes_here for path in _pictures(root, f"{part}/{name}")]
 
     classes = tuple(sorted({name for _, name, split in rows if split == LABELLED}))
@@ -129,7 +137,7 @@ def fingerprint(root: Path, paths: Sequence[str], notes: Sequence[str]) -> str:
 
 
 def _pictures(root: Path, part: str) -> Iterator[str]:
-    """Picture files below ``root/part``, sorted, as paths relative to root. Links to folders are not followed."""
+    """Picture files below ``root/part``, sorted, relative to root. Links to folders are not followed."""
     for folder, inner, files in os.walk(root / part):
         inner.sort()
         for name in sorted(files):
@@ -144,9 +152,13 @@ def _check(root: Path, classes: tuple[str, ...], rows: list[tuple[str, str, str]
     if not classes:
         raise UsageError("has no class folders with pictures: nothing is labelled", file=root, fix=layout)
     if len(classes) == 1:
-        raise UsageError(f"has only one class ({classes[0]})", file=root, fix="add a folder for a second class")
+        raise UsageError(
+            f"has only one class ({classes[0]})", file=root, fix="add a folder for a second class"
+        )
     for path, name, _ in rows:
         if name and name not in classes:
             near = difflib.get_close_matches(name, classes, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "add labelled pictures of it, or remove the folder"
+            hint = (
+                f"did you mean '{near[0]}'?" if near else "add labelled pictures of it, or remove the folder"
+            )
             raise UsageError(f"class '{name}' is not among the training classes", file=root / path, fix=hint)

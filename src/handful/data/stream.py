@@ -18,7 +18,7 @@ from handful.types import Batch, InputSpec
 
 @dataclass(frozen=True)
 class TrainStream:
-    """Labelled pictures under ``x`` with targets ``y``, and unlabelled ones in each view that a method asks for.
+    """Labelled pictures under ``x`` with targets ``y``; unlabelled ones in each view that a method asks for.
 
     Attributes:
         images: where pixels come from.
@@ -33,8 +33,8 @@ class TrainStream:
         seed, stage: name the random draws.
         device: where batches are made.
 
-    A batch holds ``x`` [B, C, H, W], ``y``, ``index`` [B] (row numbers), and for unlabelled pictures each view
-    by its name [B * ratio, C, H, W] and ``u_index``.
+    A batch holds ``x`` [B, C, H, W], ``y``, ``index`` [B] (row numbers), and for unlabelled pictures each
+    view by its name [B * ratio, C, H, W] and ``u_index``.
     """
 
     images: Images
@@ -61,7 +61,11 @@ class TrainStream:
         """The batch of one step."""
         where = self._positions(len(self.labelled), self.batch, step, "labelled")
         rows = self.labelled[where]
-        out = {"x": self._view("x", rows, self.batch, step), "y": self.y[where].to(self.device), "index": rows}
+        out = {
+            "x": self._view("x", rows, self.batch, step),
+            "y": self.y[where].to(self.device),
+            "index": rows,
+        }
         names = [name for name in self.views if name != "x"]
         if names and self.ratio:
             size = self.batch * self.ratio

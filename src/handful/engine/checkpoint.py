@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -24,34 +25,47 @@ def write(path: Path, tree: dict[str, Any]) -> None:
         TypeError: the tree holds something else.
     """
     tensors: dict[str, torch.Tensor] = {}
-    skeleton = _take_tensors(tree, "", tensors)
-    write_atomic(path, save(tensors, metadata={"format": FORMAT, "tree": json.dumps(skeleton)}))
+    skeleton = json.dumps(_take_tensors(tree, "", tensors))
+    header = {"format": FORMAT, "tree": skeleton, "digest": _digest(skeleton, tensors)}
+    write_atomic(path, save(tensors, metadata=header))
 
 
 def read(path: Path) -> dict[str, Any]:
     """The tree that ``write`` saved.
 
     Raises:
-        HandfulError: not a checkpoint of this format, or damaged.
+        HandfulError: missing, not a checkpoint of this format, or damaged (a checksum tells).
     """
-    content = path.read_bytes()
+    fix = "remove it and start again"
     try:
+        content = path.read_bytes()
         tensors = load(content)
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, ValueError) as error:
-        raise HandfulError(
-            f"is not a readable checkpoint ({error})", file=path, fix="remove it and start again"
-        ) from error
+    except (OSError, SafetensorError, ValueError) as error:
+        raise HandfulError(f"is not a readable checkpoint ({error})", file=path, fix=fix) from error
     if header.get("format") != FORMAT:
-        raise HandfulError("is not a checkpoint of this version", file=path, fix="remove it and start again")
+        raise HandfulError("is not a checkpoint of this version", file=path, fix=fix)
+    if header.get("digest") != _digest(header.get("tree", ""), tensors):
+        raise HandfulError("is damaged: its checksum does not fit", file=path, fix=fix)
     tree = _put_tensors(json.loads(header["tree"]), tensors)
     assert isinstance(tree, dict)
     return tree
 
 
+def _digest(skeleton: str, tensors: dict[str, torch.Tensor]) -> str:
+    """A checksum over everything that the tree holds."""
+    digest = hashlib.blake2b(skeleton.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def _take_tensors(node: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(node, torch.Tensor):
+        name = f"{len(tensors)}{name}"  # the number keeps {"a/b": x} and {"a": {"b": y}} apart
         tensors[name] = node.detach().cpu().contiguous().clone()
         return {"__tensor__": name}
     if isinstance(node, dict):

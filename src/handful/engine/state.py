@@ -62,5 +62,8 @@ class State:
             unwrap(model).load_state_dict(tree["models"][role])
         for role, optimizer in self.optimizers.items():
             saved = tree["optimizers"][role]
-            saved["state"] = {int(k): v for k, v in saved["state"].items()}
-            optimizer.load_state_dict(saved)
+            optimizer.load_state_dict({**saved, "state": {int(k): v for k, v in saved["state"].items()}})
+            for parameter, held in optimizer.state.items():  # a file keeps values, not strides
+                for name, value in held.items():
+                    if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                        held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -50,7 +50,7 @@ def average(of: str = "student", role: str = "average") -> Callable[[State], Non
 
 
 def freeze_norms(model: nn.Module) -> None:
-    """Keep batch norm's running statistics as they are (for tiny labelled sets): evaluation mode for norms."""
+    """Keep batch norm's running statistics as they are (for few labels): evaluation mode for norms."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()

@@ -5,6 +5,8 @@ Legend: B pictures, K classes; ``logits`` [B, K]; ``p`` [B, K] probabilities.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,9 +21,9 @@ def cross_entropy(logits: Tensor, target: Tensor, *, smoothing: float = 0.0) -> 
         smoothing: epsilon of label smoothing (Szegedy et al. 2016, eq. 7): q = (1 - eps) target + eps / K.
 
     Returns:
-        [B], one loss per picture, float32 whatever the precision of the logits.
+        [B], one loss per picture, float32 for logits of half precision.
     """
-    log_p = F.log_softmax(logits.float(), dim=1)
+    log_p = F.log_softmax(at_least_float32(logits), dim=1)
     if target.dim() == 1:
         picked = -log_p.gather(1, target.unsqueeze(1)).squeeze(1)
     else:
@@ -29,9 +31,14 @@ def cross_entropy(logits: Tensor, target: Tensor, *, smoothing: float = 0.0) -> 
     return picked if smoothing == 0 else (1 - smoothing) * picked - smoothing * log_p.mean(1)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision widened to float32; float64 stays: for sums and logarithms."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Entropy of softmax(logits) in nats, [B]."""
-    log_p = F.log_softmax(logits.float(), dim=1)
+    log_p = F.log_softmax(at_least_float32(logits), dim=1)
     return -(log_p.exp() * log_p).sum(1)
 
 
@@ -45,8 +52,6 @@ def fit_temperature(logits: Tensor, target: Tensor, low: float = 0.05, high: flo
 
     def loss(log_t: float) -> float:
         return float(F.cross_entropy(logits / torch.tensor(log_t).exp(), target))
-
-    import math
 
     a, b, ratio = math.log(low), math.log(high), (math.sqrt(5) - 1) / 2
     while b - a > 1e-3:

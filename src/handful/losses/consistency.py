@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from handful.losses.classify import at_least_float32
+
 
 def pseudo_target(logits: Tensor, *, hard: bool, threshold: float) -> tuple[Tensor, Tensor]:
     """A training target from a teacher's logits, without gradient.
@@ -17,7 +19,7 @@ def pseudo_target(logits: Tensor, *, hard: bool, threshold: float) -> tuple[Tens
     Returns:
         Target (int64 [B] if hard, else float [B, K]) and weight (float [B], 1 where it is used).
     """
-    p = torch.softmax(logits.detach().float(), dim=1)
+    p = torch.softmax(at_least_float32(logits.detach()), dim=1)
     confidence, label = p.max(dim=1)
     weight = (confidence >= threshold).to(p.dtype)
     return (label if hard else p), weight

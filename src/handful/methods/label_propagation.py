@@ -28,7 +28,7 @@ class LabelPropagation:
         alpha: share that comes from the neighbours.
         iterations: of the sum; 20 leave less than alpha^20 of the first labels' flow undone.
         C: of the regression that learns the propagated labels.
-        keep: pictures of the graph whose propagated label is learnt, as a share, the surest of each class first.
+        keep: share of the graph's pictures whose propagated label is learnt, the surest of each class first.
     """
 
     neighbours: int = 10
@@ -68,8 +68,8 @@ class LabelPropagation:
     def propagate(self, s: sparse.csr_matrix, seeds: Tensor, y: Tensor, n_classes: int) -> Tensor:
         """Label distribution of each picture of the graph, float32 [N, K]; labelled ones keep their label.
 
-        Each class starts with the same total mass, however many labels it has; a picture that no label reaches
-        gets the uniform distribution.
+        Each class starts with the same total mass, however many labels it has; a picture that no label
+        reaches gets the uniform distribution.
         """
         start = np.zeros((s.shape[0], n_classes))
         start[seeds.numpy(), y.numpy()] = 1

@@ -38,7 +38,7 @@ class PixelComponents(nn.Module):
         return {"name": "pixels", "channels": self.spec.channels, "size": self.spec.size, "dim": self.dim}
 
     def fit(self, x: Tensor) -> PixelComponents:
-        """Principal components of prepared pictures [n, C, H, W]; their signs are fixed (largest entry positive)."""
+        """Principal components of prepared pictures [n, C, H, W], each with its largest entry positive."""
         flat = x.flatten(1).double()
         mean = flat.mean(0)
         _, vectors = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))  # ascending

@@ -31,7 +31,8 @@ class Recipe:
         uses_unlabelled: whether it looks at unlabelled pictures.
         trains: whether a network is trained (seconds to minutes) or only a head is solved for (less).
         on: the feature spaces that it runs on, in the order of preference for photographs.
-        run: (task, workshop, on, method, training, stage) -> Fitted; ``method`` and ``training`` None for defaults.
+        run: (task, workshop, on, method, training, stage) -> Fitted; None for ``method`` or ``training``
+            takes the defaults.
         method: the dataclass whose fields are ``--method.…`` on the command line.
     """
 
@@ -42,7 +43,9 @@ class Recipe:
     method: type
 
 
-def _head(kind: type, task: Task, workshop: Workshop, *, on: str, method: object = None, **_: object) -> Fitted:
+def _head(
+    kind: type, task: Task, workshop: Workshop, *, on: str, method: object = None, **_: object
+) -> Fitted:
     return probe(task, workshop, on=on, method=method or kind())
 
 
@@ -53,7 +56,7 @@ def _propagate(
 
 
 def small_training(task: Task, **changes: object) -> Training:
-    """How our small networks are trained from scratch; Conv-4 for tiny pictures, the residual net for others."""
+    """How small networks are trained from scratch; Conv-4 for tiny pictures, the residual net for others."""
     tiny = task.images.side <= 16
     base = Training(backbone="conv-4" if tiny else "small-resnet", max_steps=400)
     return replace(base, **changes)  # type: ignore[arg-type]
@@ -69,7 +72,9 @@ def scratch(
     stage: str = "supervised",
 ) -> Fitted:
     """A small network from random weights on the labelled pictures, strongly augmented."""
-    return train_network(task, workshop, method or Supervised(), training or small_training(task), stage=stage)
+    return train_network(
+        task, workshop, method or Supervised(), training or small_training(task), stage=stage
+    )
 
 
 def self_training(
@@ -81,7 +86,7 @@ def self_training(
     training: Training | None = None,
     stage: str = "pseudo-label",
 ) -> Fitted:
-    """Label propagation labels the unlabelled pictures; a small network learns them under strong augmentation."""
+    """Label propagation labels the unlabelled pictures; a small network learns them, strongly augmented."""
     teacher = teacher_targets(task, workshop, on=on)
     method = method or PseudoLabel(threshold=0.0)
     return train_network(
@@ -132,7 +137,9 @@ def tune_self_training(
 
 
 RECIPES: dict[str, Recipe] = {
-    "logistic": Recipe("logistic regression", False, False, partial(_head, LogisticRegression), LogisticRegression),
+    "logistic": Recipe(
+        "logistic regression", False, False, partial(_head, LogisticRegression), LogisticRegression
+    ),
     "nearest-mean": Recipe("nearest class mean", False, False, partial(_head, ClassMean), ClassMean),
     "knn": Recipe("nearest neighbours", False, False, partial(_head, Neighbours), Neighbours),
     "propagation": Recipe("label propagation + regression", True, False, _propagate, LabelPropagation),
@@ -140,7 +147,9 @@ RECIPES: dict[str, Recipe] = {
     "pseudo-label": Recipe("small network, propagated pseudo-labels", True, True, self_training, PseudoLabel),
     "pseudo-label-self": Recipe("small network, its own pseudo-labels", True, True, own_labels, PseudoLabel),
     "fine-tune": Recipe("fine-tuning", False, True, tune, Supervised),
-    "fine-tune-pseudo": Recipe("fine-tuning, propagated pseudo-labels", True, True, tune_self_training, PseudoLabel),
+    "fine-tune-pseudo": Recipe(
+        "fine-tuning, propagated pseudo-labels", True, True, tune_self_training, PseudoLabel
+    ),
 }
 
 

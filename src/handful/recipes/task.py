@@ -60,7 +60,7 @@ class Fitted:
     """A classifier, and a quick way to its logits for pictures of the task (cached features, where it can).
 
     Attributes:
-        logits: row numbers [n] to float32 [n, K].
+        logits: row numbers [n] to float32 [n, K], before the classifier's temperature.
     """
 
     classifier: Classifier
@@ -100,7 +100,7 @@ class Workshop:
     spaces: dict[str, Any] = field(default_factory=dict)
 
     def planned(self, name: str, decide: Callable[[], Any]) -> Any:
-        """A decision taken once per run: what the plan says, or what ``decide`` says now (and then is kept)."""
+        """A decision taken once per run: what the plan says, or what ``decide`` says now (and is kept)."""
         if name not in self.plan:
             self.plan[name] = decide()
             self.keep_plan()

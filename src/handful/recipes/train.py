@@ -1,4 +1,4 @@
-"""The training stage: one network, one method, a number of steps; checkpointed, resumable, never run twice."""
+"""The training stage: one network, one method, some steps; checkpointed, resumable, never run twice."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class Training:
         lr: learning rate of the last layers.
         weight_decay: on weights, not on biases and norms.
         decay_by_depth: each layer group's rate is the next one's divided by this (2.6: Howard & Ruder 2018).
-        unfreeze_every: steps after which one more layer group, from the head down, starts to train; 0: all at once.
+        unfreeze_every: steps after which one more layer group, from the head down, starts to train; 0: all
+            at once.
         freeze_norms: keep batch norm's statistics as they are.
         warmup: steps of linear warm-up, as a share of all.
         ema: decay of the moving average that is kept; 0 keeps the last weights.
@@ -87,20 +88,27 @@ def train_network(
 
     Args:
         stage: names the stage in the log, the plan and the run's folder.
-        start: puts initial weights into the fresh network (a head that was solved for, another stage's result).
+        start: puts initial weights into the fresh network (a solved head, another stage's result).
         teacher: probabilities [m, K] for ``task.unlabelled``; they reach the method as ``target``.
     """
-    spec = {"n_classes": task.n_classes, "channels": task.images.channels, "size": training.size or None}
+    spec: dict[str, Any] = {
+        "n_classes": task.n_classes,
+        "channels": task.images.channels,
+        "size": training.size or None,
+    }
     if training.backbone == "lite0" or ":" in training.backbone:
         spec["channels"] = 3
     elif not training.size:
         spec["size"] = task.images.side
-    name = f"{stage}-{key(task.images.fingerprint, *map(_digest, (task.labelled, task.y, task.unlabelled)), _digest(teacher), method, training, task.seed):016x}"
+    inputs = map(_digest, (task.labelled, task.y, task.unlabelled, teacher))
+    name = f"{stage}-{key(task.images.fingerprint, *inputs, method, training, task.seed):016x}"
     folder = workshop.folder / "stages" / name
     done = folder / "done.safetensors"
 
     torch.manual_seed(key(task.seed, stage, "weights"))
-    network = create(training.backbone, pretrained=training.pretrained and not done.exists(), **spec)
+    network: nn.Module = create(
+        training.backbone, pretrained=training.pretrained and not done.exists(), **spec
+    )
     config = {"name": training.backbone, **spec}
     classifier = Classifier(network, None, config)
     if done.exists():
@@ -113,7 +121,7 @@ def train_network(
     classifier.to(workshop.device)
 
     def logits(ids: Tensor) -> Tensor:
-        return predict(classifier, task.images, ids, classifier.spec, device=workshop.device)
+        return predict(network, task.images, ids, classifier.spec, device=workshop.device)
 
     return Fitted(classifier, logits)
 
@@ -163,7 +171,8 @@ def _run(
     if training.freeze_norms:
         freeze_norms(network)
     steps = training.steps or workshop.planned(
-        f"steps of {stage.split('/')[0]}", lambda: _affordable(training, seconds_per_step(state, update, stream))
+        f"steps of {stage.split('/')[0]}",
+        lambda: _affordable(training, seconds_per_step(state, update, stream)),
     )
     state.schedule = schedule.cosine(steps, int(training.warmup * steps))
     for group in state.optimizers["student"].param_groups:
@@ -209,7 +218,9 @@ def _affordable(training: Training, step_seconds: float) -> int:
     return min(steps, training.max_steps) if training.max_steps else steps
 
 
-def seconds_per_step(state: State, update: Update, stream: TrainStream, warm: int = 2, timed: int = 4) -> float:
+def seconds_per_step(
+    state: State, update: Update, stream: TrainStream, warm: int = 2, timed: int = 4
+) -> float:
     """Median duration of a step; the state is left as it was.
 
     Steps, not seconds, decide the result from then on: the caller writes them into the run's plan.
@@ -232,7 +243,7 @@ def seconds_per_step(state: State, update: Update, stream: TrainStream, warm: in
 
 
 def choose_precision(network: nn.Module, workshop: Workshop) -> Precision:
-    """bf16 for dense convolutions where the processor has it, fp32 for depthwise ones (they are slower in bf16)."""
+    """bf16 for dense convolutions where the processor has it, fp32 for depthwise ones (slower in bf16)."""
     if workshop.device == "cuda":
         good = torch.cuda.is_bf16_supported()
         return Precision(workshop.planned("precision", lambda: "bf16" if good else "fp32"), "cuda")
@@ -246,10 +257,13 @@ def choose_precision(network: nn.Module, workshop: Workshop) -> Precision:
 def make_view(kind: str, task: Task) -> View:
     """A view by name. Gray pictures are never mirrored: digits and letters would turn into others."""
     flip = task.images.channels == 3
-    return {"plain": Plain(), "weak": Weak(flip=flip), "strong": Strong(flip=flip)}[kind]
+    views: dict[str, View] = {"plain": Plain(), "weak": Weak(flip=flip), "strong": Strong(flip=flip)}
+    return views[kind]
 
 
-def _optimizer(training: Training, network: nn.Module, groups: list[list[nn.Parameter]]) -> torch.optim.Optimizer:
+def _optimizer(
+    training: Training, network: nn.Module, groups: list[list[nn.Parameter]]
+) -> torch.optim.Optimizer:
     """Parameter groups from input to head with rates that shrink with depth; none decays on vectors."""
     parameters = []
     for rank, group in enumerate(reversed(groups)):  # rank 0 is the head
@@ -259,7 +273,14 @@ def _optimizer(training: Training, network: nn.Module, groups: list[list[nn.Para
         for members, decay in ((matrices, training.weight_decay), (vectors, 0.0)):
             if members:
                 parameters.append(
-                    {"params": members, "lr": lr, "base_lr": lr, "weight_decay": decay, "rank": rank, "from_step": 0}
+                    {
+                        "params": members,
+                        "lr": lr,
+                        "base_lr": lr,
+                        "weight_decay": decay,
+                        "rank": rank,
+                        "from_step": 0,
+                    }
                 )
     if training.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=training.lr, foreach=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -83,7 +83,9 @@ def _pixels(task: Task) -> Space:
     backbone = PixelComponents(task.images.channels, side, dim)
     backbone.fit(to_input(task.images.take(some), backbone.spec))
     everything = torch.arange(len(task.images))
-    raw = torch.cat([backbone(to_input(task.images.take(ids), backbone.spec)).features for ids in everything.split(4096)])
+    raw = torch.cat(
+        [backbone(to_input(task.images.take(ids), backbone.spec)).features for ids in everything.split(4096)]
+    )
     centre = Centre(raw.shape[1]).fit(raw[pool])
     return Space(centre(raw), backbone, backbone.config(), centre, False, _length(raw, centre), {})
 
@@ -106,7 +108,9 @@ def propagate(task: Task, workshop: Workshop, *, on: str, method: LabelPropagati
     return _fitted(features, head)
 
 
-def teacher_targets(task: Task, workshop: Workshop, *, on: str, method: LabelPropagation | None = None) -> Tensor:
+def teacher_targets(
+    task: Task, workshop: Workshop, *, on: str, method: LabelPropagation | None = None
+) -> Tensor:
     """Class probabilities [m, K] of ``task.unlabelled`` by label propagation; pictures outside the graph get
     those of the linear head."""
     method = method or LabelPropagation()
@@ -116,9 +120,20 @@ def teacher_targets(task: Task, workshop: Workshop, *, on: str, method: LabelPro
     p_graph = method.propagate(graph, seeds, y, task.n_classes)
     p = torch.zeros(len(task.images), task.n_classes)
     if len(rows) < len(task.pool()):
-        p[task.unlabelled] = propagate(task, workshop, on=on, method=method).logits(task.unlabelled).softmax(1)
+        p[task.unlabelled] = (
+            propagate(task, workshop, on=on, method=method).logits(task.unlabelled).softmax(1)
+        )
     p[rows] = p_graph
     return p[task.unlabelled]
+
+
+def tuning(backbone: str) -> Training:
+    """How a pretrained network is fine-tuned: AdamW, rates divided by 2.6 per layer group towards the input
+    (Howard & Ruder 2018, sec. 3.2), batch norm's statistics frozen."""
+    return Training(
+        backbone=backbone, pretrained=True, seconds=60, max_steps=150, batch=16, ratio=1, optimizer="adamw",
+        lr=1e-3, weight_decay=0.01, decay_by_depth=2.6, freeze_norms=True, ema=0.9,
+    )  # fmt: skip
 
 
 def fine_tune(
@@ -131,15 +146,8 @@ def fine_tune(
     teacher: Tensor | None = None,
     stage: str = "fine-tune",
 ) -> Fitted:
-    """All layers trained from pretrained weights, the head starting from the solved probe ("head first").
-
-    Defaults: AdamW, rates divided by 2.6 per layer group towards the input (Howard & Ruder 2018, sec. 3.2),
-    batch norm's statistics frozen.
-    """
-    training = training or Training(
-        backbone=on, pretrained=True, seconds=60, max_steps=150, batch=16, ratio=1, optimizer="adamw", lr=1e-3,
-        weight_decay=0.01, decay_by_depth=2.6, freeze_norms=True, ema=0.9,
-    )  # fmt: skip
+    """All layers trained from pretrained weights, the head starting from the solved probe ("head first")."""
+    training = training or tuning(on)
     features = space(task, workshop, on)
     if isinstance(method, PseudoLabel) and teacher is not None:
         soft = torch.cat([torch.nn.functional.one_hot(task.y, task.n_classes).float(), teacher])
@@ -149,12 +157,15 @@ def fine_tune(
     else:
         head = LogisticRegression().fit(features.table[task.labelled], task.y, task.n_classes)
 
+    solved: Any = head
+
     def start(network: nn.Module) -> None:
-        # W ((f - m) / |f - m|) + b with the length at its mean over the pool: the probe as a plain linear layer
+        # W ((f - m) / |f - m|) + b with |f - m| at its mean over the pool: the probe as a plain linear layer
         with torch.no_grad():
-            weight = head.weight / features.length  # type: ignore[operator]
-            network.head.weight.copy_(weight)  # type: ignore[union-attr]
-            network.head.bias.copy_(head.bias - weight @ features.centre.mean)  # type: ignore[union-attr,operator]
+            new: Any = network.head
+            weight = solved.weight / features.length
+            new.weight.copy_(weight)
+            new.bias.copy_(solved.bias - weight @ features.centre.mean)
 
     return train_network(
         task, workshop, method or Supervised(), training, stage=stage, start=start, teacher=teacher
@@ -172,7 +183,7 @@ def _fitted(features: Space, head: nn.Module) -> Fitted:
 
     def logits(ids: Tensor) -> Tensor:
         with torch.inference_mode():
-            return head(features.table[ids])  # type: ignore[no-any-return]
+            return torch.as_tensor(head(features.table[ids]))
 
     return Fitted(classifier, logits)
 
