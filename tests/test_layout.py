@@ -30,7 +30,8 @@ ORDER = (
     ("recipes",),
     ("report", "active", "export"),
     ("api",),
-    ("cli", "sklearn", "label"),
+    ("commands", "sklearn", "label"),
+    ("cli",),
 )
 STEP = {part: step for step, parts in enumerate(ORDER) for part in parts}
 DOORS = ("__init__", "__main__")  # the package's own front doors may open onto anything

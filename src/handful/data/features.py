@@ -16,6 +16,7 @@ import logging
 import os
 import tempfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
@@ -293,7 +294,8 @@ def run(
 
 def start_eager(frozen: Frozen, full: Tensor, folder: Path) -> Runner:
     """The network as it is, in fp32: the reference."""
-    return torch_runner(frozen.to(device_of(frozen.net)), device_of(frozen.net))
+    device = device_of(frozen.net)
+    return torch_runner(frozen.to(device), device, torch.contiguous_format)
 
 
 def start_torch(frozen: Frozen, full: Tensor, folder: Path) -> Runner:
@@ -308,26 +310,30 @@ def start_torch(frozen: Frozen, full: Tensor, folder: Path) -> Runner:
     bf16 = device.type == "cpu" and machine.has_fast_bf16()
     dtype = torch.bfloat16 if bf16 else torch.float32
     fast = Frozen(net.to(dtype).to(memory_format=torch.channels_last), frozen.spec, dtype)
-    return torch_runner(fast.to(device), device, autocast=device.type == "cuda")
+    return torch_runner(fast.to(device), device, torch.channels_last, autocast=device.type == "cuda")
 
 
-def torch_runner(frozen: Frozen, device: torch.device, autocast: bool = False) -> Runner:
+def torch_runner(
+    frozen: Frozen, device: torch.device, layout: torch.memory_format, autocast: bool = False
+) -> Runner:
     """Run with torch on ``device``."""
     half = torch.bfloat16 if device.type == "cpu" or torch.cuda.is_bf16_supported() else torch.float16
 
     def runner(feed: Feed, out: Tensor) -> None:
         with torch.inference_mode(), torch.autocast(device.type, half, enabled=autocast):
             for first, x in feed:
-                x = x.to(device).contiguous(memory_format=torch.channels_last)
+                x = x.to(device).contiguous(memory_format=layout)
                 out[first : first + len(x)] += frozen(x).float().cpu()
 
     return runner
 
 
 def start_openvino(frozen: Frozen, full: Tensor, folder: Path) -> Runner:
-    """OpenVINO on the CPU: one batch in flight for each core; bfloat16 where the processor has it.
+    """OpenVINO on the CPU: a batch for each core at work, one waiting; bfloat16 where it is fast.
 
-    The graph comes from ONNX: OpenVINO's own converter for torch reports its use over the network.
+    The graph comes from ONNX: OpenVINO's own converter for torch reports its use over the network. Requests
+    are waited for in order, without Python callbacks: a callback's thread may want the interpreter's lock
+    while the network's end, which holds it, waits for that thread (seen on a loaded machine).
     """
     import openvino
 
@@ -342,15 +348,23 @@ def start_openvino(frozen: Frozen, full: Tensor, folder: Path) -> Runner:
     shape = full.shape
 
     def runner(feed: Feed, out: Tensor) -> None:
-        def done(request: Any, rows: tuple[int, int]) -> None:
-            first, count = rows
-            out[first : first + count] += torch.from_numpy(request.get_output_tensor(0).data[:count])
+        idle = [compiled.create_infer_request() for _ in range(machine.cores() + 1)]
+        flying: deque[tuple[Any, int, int]] = deque()
 
-        queue = openvino.AsyncInferQueue(compiled, machine.cores())
-        queue.set_callback(done)
+        def land() -> None:
+            request, first, count = flying.popleft()
+            request.wait()
+            out[first : first + count] += torch.from_numpy(request.get_output_tensor(0).data[:count])
+            idle.append(request)
+
         for first, x in feed:
-            queue.start_async({0: padded(x, shape).numpy()}, (first, len(x)))
-        queue.wait_all()
+            if not idle:
+                land()
+            request = idle.pop()
+            request.start_async({0: padded(x, shape).numpy()})
+            flying.append((request, first, len(x)))
+        while flying:
+            land()
 
     return runner
 

@@ -77,25 +77,37 @@ class Neighbours:
 def solve_logistic(
     x: Tensor, target: Tensor, weight: Tensor, C: float, iterations: int = 200
 ) -> tuple[Tensor, Tensor]:
-    """Penalised multinomial regression by L-BFGS in float64; deterministic.
+    """Penalised multinomial regression by L-BFGS; deterministic.
+
+    With fewer pictures than features the solution lies in the span of the pictures (representer theorem), so it
+    is sought there: n unknowns per class instead of D.
+
+    Args:
+        x: [n, D]. target: [n, K] distributions. weight: [n].
 
     Returns:
         Weights [K, D] and bias [K], float32.
     """
-    x64, target, weight = x.double(), target.double(), weight.double()
-    d, k = x.shape[1], target.shape[1]
-    parameters = torch.zeros(k, d + 1, dtype=torch.float64, requires_grad=True)
+    n, d = x.shape
+    if n < d:
+        basis, _ = torch.linalg.qr(x.double().T)  # [D, n]
+        w, b = solve_logistic((x.double() @ basis), target, weight, C, iterations)
+        return (w.double() @ basis.T).float(), b
+    # a few hundred pictures: float64 costs nothing; thousands of pseudo-labels: float32 is exact enough
+    dtype = torch.float64 if n <= 1000 else torch.float32
+    x, target, weight = x.to(dtype), target.to(dtype), weight.to(dtype)
+    parameters = torch.zeros(target.shape[1], d + 1, dtype=dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [parameters],
         max_iter=iterations,
-        tolerance_grad=1e-5,
-        tolerance_change=1e-10,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
         line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        logits = x64 @ parameters[:, :d].T + parameters[:, d]
+        logits = x @ parameters[:, :d].T + parameters[:, d]
         data = -(weight * (target * F.log_softmax(logits, 1)).sum(1)).sum()
         loss = (data + 0.5 / C * parameters[:, :d].square().sum()) / weight.sum()
         loss.backward()

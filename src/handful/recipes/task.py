@@ -60,7 +60,7 @@ class Fitted:
     """A classifier, and a quick way to its logits for pictures of the task (cached features, where it can).
 
     Attributes:
-        logits: row numbers [n] to float32 [n, K].
+        logits: row numbers [n] to float32 [n, K], before the classifier's temperature.
     """
 
     classifier: Classifier

@@ -121,7 +121,7 @@ def train_network(
     classifier.to(workshop.device)
 
     def logits(ids: Tensor) -> Tensor:
-        return predict(classifier, task.images, ids, classifier.spec, device=workshop.device)
+        return predict(network, task.images, ids, classifier.spec, device=workshop.device)
 
     return Fitted(classifier, logits)
 

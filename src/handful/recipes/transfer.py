@@ -127,6 +127,15 @@ def teacher_targets(
     return p[task.unlabelled]
 
 
+def tuning(backbone: str) -> Training:
+    """How a pretrained network is fine-tuned: AdamW, rates divided by 2.6 per layer group towards the input
+    (Howard & Ruder 2018, sec. 3.2), batch norm's statistics frozen."""
+    return Training(
+        backbone=backbone, pretrained=True, seconds=60, max_steps=150, batch=16, ratio=1, optimizer="adamw",
+        lr=1e-3, weight_decay=0.01, decay_by_depth=2.6, freeze_norms=True, ema=0.9,
+    )  # fmt: skip
+
+
 def fine_tune(
     task: Task,
     workshop: Workshop,
@@ -137,25 +146,8 @@ def fine_tune(
     teacher: Tensor | None = None,
     stage: str = "fine-tune",
 ) -> Fitted:
-    """All layers trained from pretrained weights, the head starting from the solved probe ("head first").
-
-    Defaults: AdamW, rates divided by 2.6 per layer group towards the input (Howard & Ruder 2018, sec. 3.2),
-    batch norm's statistics frozen.
-    """
-    training = training or Training(
-        backbone=on,
-        pretrained=True,
-        seconds=60,
-        max_steps=150,
-        batch=16,
-        ratio=1,
-        optimizer="adamw",
-        lr=1e-3,
-        weight_decay=0.01,
-        decay_by_depth=2.6,
-        freeze_norms=True,
-        ema=0.9,
-    )
+    """All layers trained from pretrained weights, the head starting from the solved probe ("head first")."""
+    training = training or tuning(on)
     features = space(task, workshop, on)
     if isinstance(method, PseudoLabel) and teacher is not None:
         soft = torch.cat([torch.nn.functional.one_hot(task.y, task.n_classes).float(), teacher])

@@ -1,0 +1,81 @@
+"""What each recipe reached on public data sets: the prior of the automatic choice.
+
+``python -m benchmarks.prior`` measures and writes ``results/prior.json`` and ``src/handful/recipes/prior.json``.
+Pools above 5,000 and test parts above 2,000 pictures are sampled. Networks are trained for a fixed number of
+steps, on one label draw less than the cheap recipes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import handful
+from benchmarks.cells import Grid, run_cell, spread, task_for
+from benchmarks.common import arguments, record
+from benchmarks.datasets import DATASETS
+from handful.recipes.table import RECIPES, candidates, label
+
+SMALL = ("digits", "usps", "mnist", "fashion_mnist", "cifar10")
+PHOTO = ("tf_flowers", "caltech101", "office-amazon", "office-caltech", "office-webcam")
+LABELS = (1, 4, 16, 64)
+DRAWS, DRAWS_OF_NETWORKS = 3, 2
+STEPS = {"supervised": 200, "pseudo-label": 200, "fine-tune": 60, "fine-tune-pseudo": 60}
+NETWORKS_ON = {"digits", "usps", "mnist", "fashion_mnist", "tf_flowers", "office-amazon", "office-webcam"}
+NETWORK_LABELS = (1, 4, 16)
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--only-cheap", action="store_true", help="no networks")
+    given = parser.parse_args()
+    grid = Grid("prior")
+    for networks in (False, True):
+        for name in (*SMALL, *PHOTO):
+            if networks and (given.only_cheap or name not in NETWORKS_ON):
+                continue
+            data = DATASETS[name](given.data_root)
+            for n in NETWORK_LABELS if networks else LABELS:
+                for seed in range(100, 100 + (DRAWS_OF_NETWORKS if networks else DRAWS)):
+                    task = task_for(data, n, seed, pool_limit=5000)
+                    if len(task.labelled) < n * len(data.classes) * 0.9:
+                        continue  # the pool does not have that many of each class
+                    spaces: dict[str, Any] = {}
+                    for recipe, on in candidates(task):
+                        cell = f"{name}/{n}/{seed}/{label(recipe, on)}"
+                        if RECIPES[recipe].trains != networks or grid.done(cell):
+                            continue
+                        training = {"steps": STEPS[recipe]} if networks else {}
+                        result = run_cell(
+                            data,
+                            task,
+                            recipe,
+                            on,
+                            seconds=0,
+                            training=training,
+                            spaces=spaces,
+                            test_limit=2000,
+                        )
+                        grid.add(cell, **result)
+    write(grid)
+
+
+def write(grid: Grid) -> None:
+    """The table that ships: mean accuracy (a fraction) by data set, kind, labels and candidate."""
+    found: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for cell, figures in grid.cells.items():
+        name, n, _, candidate = cell.split("/")
+        found.setdefault((name, int(n)), {}).setdefault(candidate, []).append(figures["accuracy"])
+    rows = []
+    for (name, n), by_candidate in sorted(found.items()):
+        kind = "photo" if name in PHOTO else "small"
+        accuracy = {c: round(spread(v)["mean"] / 100, 4) for c, v in sorted(by_candidate.items())}
+        rows.append({"data": name, "kind": kind, "labels": n, "accuracy": accuracy})
+    record("prior", rows, seeds=f"label draws 100 to {99 + DRAWS}")
+    path = Path(handful.__file__).parent / "recipes" / "prior.json"
+    path.write_text(json.dumps({"made by": "python -m benchmarks.prior", "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

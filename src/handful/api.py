@@ -1,0 +1,423 @@
+"""The façade: the command line's verbs as functions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import platform
+import re
+import shutil
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful import __version__, machine, parallel
+from handful.data.images import Images, decode, open_store
+from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest, read_folder
+from handful.engine.interrupt import listening
+from handful.export import SIDE_CAR, WEIGHTS, load_model, save_model
+from handful.files import write_atomic
+from handful.randomness import key
+from handful.recipes.auto import Outcome, Validation, choose
+from handful.recipes.choice import prior_table
+from handful.recipes.table import find, spaces_for
+from handful.recipes.task import Task, Workshop
+from handful.report.build import summarise
+from handful.report.page import write as write_page
+from handful.report.record import Recorder
+from handful.types import HandfulError, UsageError
+
+
+class Teller:
+    """What the person who waits is told; the command line gives a better one."""
+
+    def tell(self, line: str) -> None:
+        """One line of news."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """``done`` of ``total`` of ``what``."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: report.html, model.safetensors, predictions.csv and the rest.
+        chosen: the candidate that ships.
+        accuracy: the headline figure, as a fraction, or None where nothing could be measured.
+        interval: its 95 % interval.
+        measured_on: what it was measured on.
+    """
+
+    folder: Path
+    chosen: str
+    accuracy: float | None
+    interval: tuple[float, float] | None
+    measured_on: str
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Everything that decides a run's result, besides the data.
+
+    Attributes:
+        recipe: "auto", or a name of ``recipes.table``.
+        features: feature space of the recipe ("lite0", "pixels"); "" takes the best guess for the pictures.
+        seconds: of training, over everything that is tried.
+        seed: of every random draw.
+        side: pixels that pictures are stored at; 0 decides by the pictures.
+        feature_backend: "auto", "torch", "onnxruntime", "openvino".
+        method: fields of the recipe's method that differ from their defaults.
+        training: fields of ``recipes.train.Training`` that differ.
+        without_priors: data sets whose prior knowledge is left out (for benchmarks on them).
+        compile: use torch.compile.
+    """
+
+    recipe: str = "auto"
+    features: str = ""
+    seconds: float = 300.0
+    seed: int = 0
+    side: int = 0
+    feature_backend: str = "auto"
+    method: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    without_priors: tuple[str, ...] = ()
+    compile: bool = False
+
+
+def fit(
+    data: str | Path,
+    options: FitOptions | None = None,
+    *,
+    out: str | Path | None = None,
+    teller: Teller | None = None,
+    command: str = "",
+) -> Run:
+    """Train a classifier on a folder of pictures, choose honestly, write the report.
+
+    The same call again goes on where a stopped one was, or returns the finished run.
+
+    Args:
+        data: the folder (layouts: ``data.manifest``); it is only read.
+        out: the run's folder; by default below ``runs/``, named after data and options.
+
+    Raises:
+        UsageError: the data or the options cannot be used as given.
+        HandfulError: the run failed; the message says what to do.
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    options, teller = options or FitOptions(), teller or Teller()
+    if options.recipe != "auto":
+        find(options.recipe)
+    begin = time.perf_counter()
+    machine.tune_allocator()
+    machine.set_threads()
+    parallel.start()
+    with listening():
+        manifest = read_folder(data)
+        name = _slug(Path(data).resolve().name)
+        identity = (
+            f"{key(__version__, manifest.root.resolve(), manifest.fingerprint, _resolved(options)):016x}"
+        )
+        folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
+        book = RunBook(folder, identity, options, data=str(data), command=command)
+        if book.finished:
+            teller.tell(f"this run is finished already: {folder}")
+            return book.result()
+        cache = cache_folder()
+        images, manifest, unreadable = open_store(
+            manifest,
+            cache,
+            side=options.side or None,
+            progress=lambda d, t: teller.progress("reading pictures", d, t),
+        )
+        task, validation, test = tasks(images, manifest, options.seed)
+        teller.tell(_census(manifest, images))
+        with Recorder(folder / "metrics.jsonl") as recorder:
+            seen = set()
+
+            def log(stage: str, step: int, scalars: dict[str, float]) -> None:
+                if stage not in seen:
+                    seen.add(stage)
+                    recorder.truncate_after(stage, step - 1)
+                recorder.write(stage, step, scalars)
+
+            workshop = Workshop(
+                cache=cache,
+                folder=folder,
+                device="cuda" if torch.cuda.is_available() else "cpu",
+                feature_backend=options.feature_backend,
+                log=log if parallel.is_first() else lambda *_: None,
+                tell=teller.tell,
+                progress=teller.progress,
+                plan=book.plan,
+                keep_plan=book.save,
+                compile=options.compile,
+            )
+            only = None
+            if options.recipe != "auto":
+                only = (options.recipe, options.features or spaces_for(task)[0])
+            method = find(options.recipe).method(**options.method) if options.method else None
+            outcome = choose(
+                task, workshop, seconds=options.seconds, validation=validation, only=only, method=method,
+                training=options.training, prior=prior_table().without(options.without_priors),
+            )  # fmt: skip
+        teller.tell("writing model, predictions and report")
+        digest = save_model(folder, outcome.fitted.classifier, task.classes, images.channels, images.side)
+        test_y = torch.from_numpy(manifest.labels[test.numpy()])
+        write_atomic(folder / "predictions.csv", _predictions(outcome, manifest, task, test))
+        book.seconds = time.perf_counter() - begin
+        summary = summarise(
+            task, outcome, name=name, validation=validation, test=test, test_y=test_y,
+            unreadable=unreadable, folder=folder, plan=book.plan, seconds=book.seconds, digest=digest, command=command,
+            counts=manifest.counts(), versions=versions(), seed=options.seed,
+        )  # fmt: skip
+        summary.save(folder / "summary.json")
+        write_page(summary, folder / "report.html")
+        shutil.rmtree(folder / "stages", ignore_errors=True)
+        run = Run(
+            folder, outcome.chosen, summary.headline_accuracy, summary.headline_interval, summary.measured_on
+        )
+        book.finish(run)
+        return run
+
+
+def predict(
+    run: str | Path, pictures: Sequence[str | Path], *, batch: int = 64
+) -> tuple[list[tuple[str, str, float]], list[tuple[str, str]]]:
+    """Class and probability of pictures (files, or folders that are searched).
+
+    Returns:
+        (file, class, probability) in the order given, and (file, reason) of those that cannot be read.
+
+    Raises:
+        UsageError: no such run or no pictures.
+    """
+    saved = load_model(run)
+    files: list[Path] = []
+    for item in map(Path, pictures):
+        if item.is_dir():
+            files += [p for p in sorted(item.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+        elif item.exists():
+            files.append(item)
+        else:
+            raise UsageError("there is no such file", file=item, fix="check the path")
+    if not files:
+        raise UsageError("no pictures were given", fix="handful predict RUN picture.jpg folder/ …")
+    from handful.augment.views import to_input
+    from handful.engine.evaluate import evaluating
+
+    good: list[tuple[str, str, float]] = []
+    bad: list[tuple[str, str]] = []
+    with evaluating(saved.classifier) as model:
+        for first in range(0, len(files), batch):
+            names, arrays = [], []
+            for file in files[first : first + batch]:
+                try:
+                    arrays.append(decode(file, saved.store["channels"], saved.store["side"]))
+                    names.append(str(file))
+                except ValueError as error:
+                    bad.append((str(file), str(error)))
+            if arrays:
+                p = model(to_input(torch.from_numpy(np.stack(arrays)), saved.classifier.spec)).logits.softmax(
+                    1
+                )
+                confidence, label = p.max(1)
+                good += [
+                    (n, saved.classes[k], float(c)) for n, k, c in zip(names, label.tolist(), confidence)
+                ]
+    return good, bad
+
+
+def demo(
+    folder: str | Path = "runs/demo-digits", *, seed: int = 0, teller: Teller | None = None, **options: Any
+) -> Run:
+    """The main job on handwritten digits that ship with scikit-learn: 4 labels per class, the rest unlabelled,
+    450 pictures held out. The pictures are written to ``folder/pictures`` as PNG files first."""
+    pictures = Path(folder) / "pictures"
+    write_digits(pictures, per_class=4, seed=seed)
+    choices = FitOptions(seconds=60, seed=seed, without_priors=("digits",))
+    return fit(
+        pictures, replace(choices, **options), out=Path(folder) / "run", teller=teller, command="handful demo"
+    )
+
+
+def write_digits(folder: Path, *, per_class: int, seed: int) -> None:
+    """The digits as a folder: <class>/ with ``per_class`` pictures each, unlabeled/, test/<class>/ (450)."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    from handful.data.split import draw
+    from handful.randomness import permutation
+
+    x, y = load_digits(return_X_y=True)
+    pictures = np.round(x * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
+    order = permutation(len(y), "digits")
+    test, pool = np.sort(order[:450]), np.sort(order[450:])
+    labelled = set(pool[draw(y[pool].astype(np.int64), per_class, seed)].tolist())
+    in_test = set(test.tolist())
+    for row in range(len(y)):
+        if row in in_test:
+            place = folder / "test" / str(y[row])
+        else:
+            place = folder / (str(y[row]) if row in labelled else "unlabeled")
+        path = place / f"{row:04d}.png"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pictures[row]).save(path)
+
+
+def tasks(images: Images, manifest: Manifest, seed: int) -> tuple[Task, Validation | None, Tensor]:
+    """What recipes may see, the validation part, and the row numbers of the test part.
+
+    Raises:
+        UsageError: a class has no readable labelled picture.
+    """
+    labelled, unlabelled, val, test = (
+        torch.from_numpy(manifest.ids(split)) for split in (LABELLED, UNLABELLED, VALIDATION, TEST)
+    )
+    labels = torch.from_numpy(manifest.labels)
+    missing = sorted(set(range(len(manifest.classes))) - set(labels[labelled].tolist()))
+    if missing:
+        name = manifest.classes[missing[0]]
+        raise UsageError(
+            f"class '{name}' has no readable picture", file=manifest.root, fix="add one, or remove it"
+        )
+    task = Task(images, labelled, labels[labelled], unlabelled, manifest.classes, seed=seed)
+    return task, (Validation(val, labels[val]) if len(val) else None), test
+
+
+class RunBook:
+    """``run.toml``: what was asked for, what was planned (a resumed run obeys it), and how it ended."""
+
+    def __init__(self, folder: Path, identity: str, options: FitOptions, *, data: str, command: str) -> None:
+        self.path, self.identity, self.options = folder / "run.toml", identity, options
+        self.data, self.command, self.seconds = data, command, 0.0
+        self.plan: dict[str, Any] = {}
+        self.ended: dict[str, Any] = {}
+        if self.path.exists():
+            try:
+                found = tomllib.loads(self.path.read_text())
+            except tomllib.TOMLDecodeError as error:
+                fix = "remove the folder, or choose another with --out"
+                raise HandfulError(f"is damaged ({error})", file=self.path, fix=fix) from error
+            if found.get("identity") != identity:
+                raise UsageError(
+                    "belongs to a run on other data, with other options, or of another version",
+                    file=folder,
+                    fix="choose another folder with --out, or remove this one",
+                )
+            self.plan, self.ended = found.get("plan", {}), found.get("result", {})
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise UsageError(
+                "is not empty and not a run", file=folder, fix="choose another folder with --out"
+            )
+        self.save()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended and its model is there."""
+        return bool(self.ended) and all((self.path.parent / name).exists() for name in (WEIGHTS, SIDE_CAR))
+
+    def save(self) -> None:
+        """Write the file, whole or not at all."""
+        import tomli_w
+
+        if not parallel.is_first():
+            return
+        content = {
+            "identity": self.identity,
+            "version": __version__,
+            "data": self.data,
+            "command": self.command,
+            "options": _resolved(self.options),
+            "plan": self.plan,
+            "versions": versions(),
+        }
+        if self.ended:
+            content["result"] = self.ended
+        write_atomic(self.path, tomli_w.dumps(content))
+
+    def finish(self, run: Run) -> None:
+        """Write down how the run ended."""
+        self.ended = {"chosen": run.chosen, "measured_on": run.measured_on, "seconds": round(self.seconds, 1)}
+        if run.accuracy is not None:
+            self.ended["accuracy"] = run.accuracy
+        if run.interval is not None:
+            self.ended["interval"] = list(run.interval)
+        self.save()
+
+    def result(self) -> Run:
+        """The finished run."""
+        interval = self.ended.get("interval")
+        return Run(
+            self.path.parent,
+            self.ended["chosen"],
+            self.ended.get("accuracy"),
+            (interval[0], interval[1]) if interval else None,
+            self.ended["measured_on"],
+        )
+
+
+def cache_folder() -> Path:
+    """Where decoded pictures and features are kept: HANDFUL_CACHE, or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("HANDFUL_CACHE") or platformdirs.user_cache_dir("handful"))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the result."""
+    names = ("torch", "timm", "numpy", "scikit-learn", "pillow", "safetensors")
+    return {
+        "handful": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }
+
+
+def _resolved(options: FitOptions) -> dict[str, Any]:
+    return {name: _plain(getattr(options, name)) for name in options.__dataclass_fields__}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower() or "pictures"
+
+
+def _census(manifest: Manifest, images: Images) -> str:
+    n = {split: int((manifest.splits == split).sum()) for split in (LABELLED, UNLABELLED, VALIDATION, TEST)}
+    kind = "colour" if images.channels == 3 else "gray"
+    return (
+        f"{len(manifest.classes)} classes, {n[LABELLED]} labelled, {n[UNLABELLED]} unlabelled, "
+        f"{n[VALIDATION]} validation, {n[TEST]} test pictures ({kind}, kept at {images.side} px)"
+    )
+
+
+def _predictions(outcome: Outcome, manifest: Manifest, task: Task, test: Tensor) -> str:
+    """CSV of the unlabelled and the test pictures: path, split, label, probability."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["path", "split", "label", "probability"])
+    rows = torch.cat([task.unlabelled, test])
+    if len(rows):
+        p = outcome.probabilities(rows)
+        confidence, label = p.max(1)
+        for row, k, c in zip(rows.tolist(), label.tolist(), confidence.tolist()):
+            table.writerow([manifest.paths[row], manifest.splits[row], manifest.classes[k], f"{c:.4f}"])
+    return text.getvalue()

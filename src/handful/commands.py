@@ -1,0 +1,201 @@
+"""What the commands do: words in, exit code out. One parse builds the options; two hops to the code."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from tyro.conf import Positional, arg
+
+from handful import api
+from handful.recipes.table import RECIPES, find
+from handful.recipes.train import Training
+from handful.types import UsageError
+
+
+class ConsoleTeller(api.Teller):
+    """Plain lines, and on a terminal a progress bar with the time left."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+        self.bars = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+        self.task: TaskID | None = None
+        self.what = ""
+
+    def __enter__(self) -> ConsoleTeller:
+        if self.console.is_terminal:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.bars.stop()
+
+    def tell(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        if not self.console.is_terminal:
+            return
+        if what != self.what:
+            if self.task is not None:
+                self.bars.remove_task(self.task)
+            self.task, self.what = self.bars.add_task(what, total=total), what
+        assert self.task is not None
+        self.bars.update(self.task, completed=done, total=total)
+
+
+@dataclass
+class FitArguments:
+    """Train a classifier on a folder of pictures, few of them labelled, and write an honest report."""
+
+    data: Annotated[Positional[Path], arg(metavar="DIR")]
+    """folder with a sub-folder per class and unlabeled/ (or train/ val/ test/ unlabeled/)"""
+    recipe: str = "auto"
+    """auto, or one of the recipes (handful fit --recipe list)"""
+    time: str = "5m"
+    """time for training: 90s, 5m, 1h"""
+    out: Path | None = None
+    """folder of the run (default: runs/NAME-RECIPE-…)"""
+    features: str = ""
+    """features of the recipe: lite0, pixels, timm:NAME (default: the best guess for the pictures)"""
+    seed: int = 0
+    """of every random draw"""
+    side: int = 0
+    """pixels that pictures are stored at (default: by the pictures)"""
+    feature_backend: str = "auto"
+    """auto, torch, onnxruntime or openvino"""
+    compile: bool = False
+    """use torch.compile for networks that train"""
+    training: Training = field(default_factory=Training)
+
+
+def fit(words: Sequence[str]) -> int:
+    """``handful fit DIR …``"""
+    recipe = _peek(words, "--recipe") or "auto"
+    if recipe == "list":
+        for name, row in RECIPES.items():
+            print(f"{name:<18} {row.title}{' (uses unlabelled pictures)' if row.uses_unlabelled else ''}")
+        return 0
+    extra: list[Any] = []
+    if recipe != "auto":
+        extra = [("method", find(recipe).method, field(default_factory=find(recipe).method))]
+    arguments_type = make_dataclass("FitArguments", extra, bases=(FitArguments,))
+    arguments_type.__doc__ = FitArguments.__doc__
+    given: Any = tyro.cli(arguments_type, args=list(words), prog="handful fit")
+    options = api.FitOptions(
+        recipe=given.recipe,
+        features=given.features,
+        seconds=seconds(given.time),
+        seed=given.seed,
+        side=given.side,
+        feature_backend=given.feature_backend,
+        compile=given.compile,
+        method=_changed(given.method) if recipe != "auto" else {},
+        training=_changed(given.training),
+    )
+    if recipe == "auto" and options.training:
+        raise UsageError("--training.… needs a recipe of its own", fix="give --recipe NAME too")
+    command = shlex.join(["handful", "fit", *words])
+    begin = time.perf_counter()
+    with ConsoleTeller() as teller:
+        run = api.fit(given.data, options, out=given.out, teller=teller, command=command)
+    _closing(run, time.perf_counter() - begin)
+    return 0
+
+
+@dataclass
+class PredictArguments:
+    """Classify pictures with a finished run: a line each of file, class and probability, tab-separated."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """folder of a finished run"""
+    pictures: Annotated[Positional[tuple[Path, ...]], arg(metavar="PICTURES")]
+    """files, or folders that are searched"""
+
+
+def predict(words: Sequence[str]) -> int:
+    """``handful predict RUN PICTURES…``; 1 where a file could not be read (the others are classified)."""
+    given = tyro.cli(PredictArguments, args=list(words), prog="handful predict")
+    good, bad = api.predict(given.run, given.pictures)
+    for file, label, probability in good:
+        print(f"{file}\t{label}\t{probability:.4f}")
+    for file, reason in bad:
+        print(f"error: {file}: {reason}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+@dataclass
+class DemoArguments:
+    """The whole job on handwritten digits: 40 labelled, 1,307 unlabelled, 450 held out for the test."""
+
+    out: Path = Path("runs/demo-digits")
+    """folder of the pictures and the run"""
+
+
+def demo(words: Sequence[str]) -> int:
+    """``handful demo``"""
+    given = tyro.cli(DemoArguments, args=list(words), prog="handful demo")
+    begin = time.perf_counter()
+    with ConsoleTeller() as teller:
+        run = api.demo(given.out, teller=teller)
+    _closing(run, time.perf_counter() - begin)
+    return 0
+
+
+def seconds(text: str) -> float:
+    """ "90s", "5m", "1.5h" or a plain number of seconds.
+
+    Raises:
+        UsageError: anything else, or nothing left of it.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if not found or float(found[1]) <= 0:
+        raise UsageError(f"'{text}' is not a time", fix="write it as 90s, 5m or 1h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _peek(words: Sequence[str], option: str) -> str | None:
+    """The value of an option before the whole line is parsed, since it decides which options there are."""
+    for i, word in enumerate(words):
+        if word == option and i + 1 < len(words):
+            return words[i + 1]
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _changed(value: Any) -> dict[str, Any]:
+    """Fields that differ from their defaults."""
+    out = {}
+    for f in fields(value):
+        if f.default is not MISSING and getattr(value, f.name) != f.default:
+            out[f.name] = getattr(value, f.name)
+    return out
+
+
+def _closing(run: api.Run, elapsed: float) -> None:
+    console = Console(highlight=False)
+    if run.accuracy is None:
+        headline = f"accuracy not known: measured on {run.measured_on}"
+    else:
+        headline = f"{100 * run.accuracy:.1f} % right"
+        if run.interval:
+            headline += f" (95 % interval {100 * run.interval[0]:.1f} to {100 * run.interval[1]:.1f})"
+        headline += f", measured on {run.measured_on}"
+    lines = [
+        f"{run.chosen}: {headline}",
+        f"report:   {run.folder / 'report.html'}",
+        f"classify: handful predict {shlex.quote(str(run.folder))} PICTURES…",
+        f"({elapsed:.0f} s)",
+    ]
+    console.print("\n".join(lines), markup=False, soft_wrap=True)

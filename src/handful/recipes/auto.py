@@ -1,0 +1,204 @@
+"""The automatic choice: cheap candidates first, costly ones within the time, the best one by ``choice.RULE``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.data.split import folds as deal
+from handful.engine.checkpoint import read, write
+from handful.losses.classify import fit_temperature
+from handful.recipes.choice import EVIDENCE_FROM, PriorTable, Verdict, decide, prior_table
+from handful.recipes.table import Recipe, candidates, find, label, small_training
+from handful.recipes.task import Fitted, Task, Workshop
+from handful.recipes.train import Training
+from handful.recipes.transfer import tuning
+
+CHEAP_REPEATS = 5  # of the cross-validation of candidates that take seconds
+MOST_FOLDS = 4
+HOPE = 0.15  # a costly candidate is tried if, by prior and evidence so far, it may lead by this many standard errors
+
+
+@dataclass
+class Trial:
+    """What became of one candidate.
+
+    Attributes:
+        right: right/wrong [R, n] over the labelled pictures (or [1, n] over the validation part).
+        logits, truth: held-out logits [n, K] of the first repeat with the true classes, for the temperature.
+        seconds: spent on it.
+    """
+
+    name: str
+    on: str
+    recipe: Recipe
+    right: np.ndarray | None = None
+    logits: Tensor | None = None
+    truth: Tensor | None = None
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass
+class Outcome:
+    """The classifier that ships and the story of how it was chosen."""
+
+    fitted: Fitted
+    chosen: str
+    trials: dict[str, Trial]
+    verdict: Verdict | None = None
+    n_folds: int = 0
+    temperature: float = 1.0
+
+    def probabilities(self, rows: Tensor) -> Tensor:
+        """Calibrated class probabilities of pictures by row number: [n, K]."""
+        return (self.fitted.logits(rows) / self.temperature).softmax(1)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Labelled pictures that are kept for choosing: row numbers and classes."""
+
+    rows: Tensor
+    y: Tensor
+
+
+def choose(
+    task: Task,
+    workshop: Workshop,
+    *,
+    seconds: float = 300.0,
+    validation: Validation | None = None,
+    only: tuple[str, str] | None = None,
+    method: Any = None,
+    training: Mapping[str, Any] | None = None,
+    prior: PriorTable | None = None,
+) -> Outcome:
+    """Try candidates, choose, train the chosen one on all labelled pictures, calibrate it.
+
+    Args:
+        seconds: of training, over all candidates.
+        validation: pictures to choose by; without, repeated stratified cross-validation on the labelled ones.
+        only: (recipe, space): no choice, just this one, measured in the same way.
+        method, training: overrides for ``only``.
+        prior: what is known from other data sets; by default the table that ships with handful.
+    """
+    prior = prior if prior is not None else prior_table()
+    rarest = int(torch.bincount(task.y, minlength=task.n_classes).min())
+    n_folds = 1 if validation else min(MOST_FOLDS, rarest)
+    can_measure = validation is not None or rarest >= 2
+    counts = validation is not None or rarest >= EVIDENCE_FROM
+    kind = "photo" if task.photographs else "small"
+    pairs = [only] if only else candidates(task)
+    trials = {label(*pair): Trial(*pair, find(pair[0])) for pair in pairs}
+    costly = [trial for trial in trials.values() if trial.recipe.trains]
+    runs = len(costly) * (n_folds if can_measure else 0) + 1
+    share = seconds / (runs if costly else 1)
+
+    def options(trial: Trial) -> dict[str, Any]:
+        return recipe_options(task, trial.name, trial.on, {"seconds": share, **(training or {})}, method)
+
+    def verdict() -> Verdict:
+        right = {k: t.right for k, t in trials.items() if t.right is not None} if counts else {}
+        users = {k: t.recipe.uses_unlabelled for k, t in trials.items()}
+        return decide(users, prior, kind, rarest, right, n_folds)
+
+    for key, trial in trials.items():
+        if trial.recipe.uses_unlabelled and not len(task.unlabelled):
+            trial.note = "there are no unlabelled pictures"
+            continue
+        if not can_measure:
+            trial.note = "not measured: a class has a single label"
+            continue
+        if trial.recipe.trains and not only:
+            now = verdict()
+            belief, best = now.beliefs[key], now.beliefs[now.chosen]
+            if counts and belief.mean + (1 + HOPE) * belief.sd < best.mean:
+                trial.note = "not tried: by prior and evidence it had little chance"
+                continue
+        repeats = 1 if trial.recipe.trains or validation else CHEAP_REPEATS
+        _measure(trial, key, task, workshop, validation, n_folds, repeats, options(trial))
+        workshop.tell(_line(trial, key))
+
+    usable = {k: t for k, t in trials.items() if not t.note.startswith("there are no")}
+    if only:
+        chosen, final = label(*only), None
+    else:
+        for key in set(trials) - set(usable):
+            del trials[key]
+        final = verdict()
+        chosen = final.chosen
+    trial = trials[chosen]
+    begin = time.perf_counter()
+    workshop.tell(f"training {chosen} on all {len(task.labelled)} labelled pictures")
+    fitted = trial.recipe.run(task, workshop, on=trial.on, **options(trial), stage=trial.name)
+    trial.seconds += time.perf_counter() - begin
+    outcome = Outcome(fitted, chosen, trials, final, n_folds)
+    if trial.logits is not None and trial.truth is not None:
+        outcome.temperature = fit_temperature(trial.logits, trial.truth)
+        fitted.classifier.temperature.fill_(outcome.temperature)
+    return outcome
+
+
+def recipe_options(
+    task: Task, name: str, on: str, training: Mapping[str, Any], method: Any = None
+) -> dict[str, Any]:
+    """Keyword arguments of a recipe's function: its default training with some fields changed."""
+    chosen: dict[str, Any] = {} if method is None else {"method": method}
+    if find(name).trains:
+        base: Training = tuning(on) if name.startswith("fine-tune") else small_training(task)
+        chosen["training"] = replace(base, **training)
+    return chosen
+
+
+def _measure(
+    trial: Trial,
+    key: str,
+    task: Task,
+    workshop: Workshop,
+    validation: Validation | None,
+    n_folds: int,
+    repeats: int,
+    options: Mapping[str, Any],
+) -> None:
+    """Fill in ``trial.right`` and the held-out logits; a result that a killed run left is taken up."""
+    path = workshop.folder / "stages" / f"measured-{key.replace(':', '_')}.safetensors"
+    begin = time.perf_counter()
+    if path.exists():
+        saved = read(path)
+        trial.right, trial.seconds = saved["right"].double().numpy(), saved["seconds"]
+        trial.logits, trial.truth = saved["logits"], saved["truth"]
+        return
+    if validation is not None:
+        fitted = trial.recipe.run(task, workshop, on=trial.on, **options, stage=f"{trial.name}")
+        trial.logits, trial.truth = fitted.logits(validation.rows), validation.y
+        right = (trial.logits.argmax(1) == trial.truth).double().unsqueeze(0)
+    else:
+        right = torch.zeros(repeats, len(task.y), dtype=torch.float64)
+        for repeat, fold_of in enumerate(deal(task.y.numpy(), n_folds, repeats, task.seed)):
+            held_out_logits = torch.zeros(len(task.y), task.n_classes)
+            for fold in range(n_folds):
+                held = torch.from_numpy(fold_of == fold)
+                stage = f"{trial.name}/{repeat}.{fold}"
+                fitted = trial.recipe.run(task.without(held), workshop, on=trial.on, **options, stage=stage)
+                held_out_logits[held] = fitted.logits(task.labelled[held])
+                workshop.progress(
+                    f"cross-validation of {key}", repeat * n_folds + fold + 1, repeats * n_folds
+                )
+            right[repeat] = (held_out_logits.argmax(1) == task.y).double()
+            if repeat == 0:
+                trial.logits, trial.truth = held_out_logits, task.y
+    trial.right = right.numpy()
+    trial.seconds = time.perf_counter() - begin
+    write(path, {"right": right, "logits": trial.logits, "truth": trial.truth, "seconds": trial.seconds})
+
+
+def _line(trial: Trial, key: str) -> str:
+    assert trial.right is not None
+    return f"{key}: {100 * trial.right.mean():.1f} % of the held-out labelled pictures right ({trial.seconds:.1f} s)"

@@ -1,0 +1,145 @@
+"""Which candidate is best? Prior knowledge from other data sets and paired cross-validation, put together.
+
+All figures are *differences of accuracy between two candidates on the same pictures*, never two accuracies
+compared by eye. A prior and a measurement, each a mean with a standard deviation, combine by precision:
+posterior = (m1 / s1^2 + m2 / s2^2) / (1 / s1^2 + 1 / s2^2).
+
+Legend: n labelled pictures, R repeats of the cross-validation.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+import numpy as np
+
+EVIDENCE_FROM = 4  # labels of the rarest class from which cross-validation counts
+DOUBT = 0.02  # added spread of the prior: another data set is never quite like those measured
+NO_PRIOR = (0.0, 0.10)  # mean and spread of a difference that nothing is known about
+SURE = 1.0  # standard errors by which an unlabelled-using candidate must lead to ship
+
+RULE = (
+    "The best labelled-only candidate is the baseline. Every candidate that uses unlabelled pictures is compared "
+    "with it on the same pictures: what that difference was on other data sets at this number of labels (the prior) "
+    f"and what cross-validation says here (counted from {EVIDENCE_FROM} labels per class) are averaged, each weighted "
+    f"by its certainty. It ships only if it leads by more than {SURE:g} standard error of that average; otherwise the "
+    "baseline ships."
+)
+
+
+class Belief(NamedTuple):
+    """A difference of accuracies: mean and standard deviation."""
+
+    mean: float
+    sd: float
+
+
+def combine(a: Belief, b: Belief) -> Belief:
+    """Precision-weighted average of two independent beliefs."""
+    wa, wb = 1 / a.sd**2, 1 / b.sd**2
+    return Belief((a.mean * wa + b.mean * wb) / (wa + wb), (wa + wb) ** -0.5)
+
+
+def measured(a: np.ndarray, b: np.ndarray, n_folds: int) -> Belief:
+    """Difference of two candidates from right/wrong arrays [R, n] of the same repeated cross-validation.
+
+    Repeats are averaged per picture; the variance over pictures is enlarged by 1 + 1 / (folds - 1), because the
+    folds share training pictures (Nadeau & Bengio 2003, sec. 3), and never falls below that of a single
+    changed decision, so that few equal answers are not taken for certainty.
+    """
+    gain = a.mean(0) - b.mean(0)
+    n = len(gain)
+    variance = max(float(gain.var(ddof=1)), 1 / n) / n
+    inflation = 1 + 1 / (n_folds - 1) if n_folds > 1 else 1.0
+    return Belief(float(gain.mean()), math.sqrt(variance * inflation))
+
+
+@dataclass(frozen=True)
+class PriorTable:
+    """Mean accuracies on benchmark data sets: {(data set, kind, labels per class): {candidate: accuracy}}."""
+
+    rows: Mapping[tuple[str, str, int], Mapping[str, float]] = field(default_factory=dict)
+
+    def without(self, names: Iterable[str]) -> PriorTable:
+        """The table without some data sets: for an honest test on those."""
+        gone = set(names)
+        return PriorTable({key: value for key, value in self.rows.items() if key[0] not in gone})
+
+    def difference(self, a: str, b: str, kind: str, labels: int) -> Belief:
+        """What ``a`` gains over ``b`` on data sets of this kind, at the measured number of labels nearest to
+        ``labels`` (in log), each data set counting once.
+
+        The spread is that between data sets (with a doubt added); with fewer than two it is ``NO_PRIOR``'s.
+        """
+        if a == b:
+            return Belief(0.0, 1e-6)
+        gains = []
+        for name in sorted({key[0] for key in self.rows if key[1] == kind}):
+            sizes = [k[2] for k, row in self.rows.items() if k[:2] == (name, kind) and a in row and b in row]
+            if sizes:
+                size = min(sizes, key=lambda s: abs(math.log(s / max(labels, 1))))
+                row = self.rows[(name, kind, size)]
+                gains.append(row[a] - row[b])
+        if not gains:
+            return Belief(*NO_PRIOR)
+        spread = float(np.std(gains, ddof=1)) if len(gains) > 1 else NO_PRIOR[1]
+        return Belief(float(np.mean(gains)), math.hypot(spread, DOUBT))
+
+
+@cache
+def prior_table() -> PriorTable:
+    """The table that ships with handful, made by ``python -m benchmarks.prior``."""
+    path = resources.files("handful.recipes") / "prior.json"
+    rows = json.loads(path.read_text())["rows"]
+    return PriorTable({(r["data"], r["kind"], r["labels"]): r["accuracy"] for r in rows})
+
+
+class Verdict(NamedTuple):
+    """The choice: its name, the labelled-only baseline, and every candidate's belief against that baseline."""
+
+    chosen: str
+    baseline: str
+    beliefs: dict[str, Belief]
+    priors: dict[str, Belief]
+
+
+def decide(
+    candidates: Mapping[str, bool],
+    prior: PriorTable,
+    kind: str,
+    labels: int,
+    right: Mapping[str, np.ndarray],
+    n_folds: int,
+) -> Verdict:
+    """Apply ``RULE``.
+
+    Args:
+        candidates: name to whether it uses unlabelled pictures; the first labelled-only one is the reference.
+        kind: "photo" or "small".
+        labels: of the rarest class.
+        right: right/wrong [R, n] by candidate, where measured.
+        n_folds: of the cross-validation (1: a separate validation part).
+    """
+
+    def belief(a: str, b: str) -> Belief:
+        known = prior.difference(a, b, kind, labels)
+        if a == b or a not in right or b not in right:
+            return known
+        repeats = min(len(right[a]), len(right[b]))
+        return combine(known, measured(right[a][:repeats], right[b][:repeats], n_folds))
+
+    labelled_only = [name for name, unlabelled in candidates.items() if not unlabelled]
+    reference = labelled_only[0]
+    baseline = max(labelled_only, key=lambda name: belief(name, reference).mean)
+    beliefs = {name: belief(name, baseline) for name in candidates}
+    priors = {name: prior.difference(name, baseline, kind, labels) for name in candidates}
+    users = [name for name, unlabelled in candidates.items() if unlabelled]
+    best = max(users, key=lambda name: beliefs[name].mean, default=baseline)
+    leads = best != baseline and beliefs[best].mean > SURE * beliefs[best].sd
+    return Verdict(best if leads else baseline, baseline, beliefs, priors)

@@ -1,0 +1,240 @@
+"""From a finished run to its ``Summary``: every figure of the report is made here.
+
+Legend: n pictures, K classes; accuracies are fractions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.recipes.auto import Outcome, Trial, Validation
+from handful.recipes.choice import RULE
+from handful.recipes.task import Task
+from handful.report.record import ConfusedPair, Summary, Thumb, Tried, curves, read
+from handful.statistics import (
+    accuracy,
+    expected_calibration_error,
+    paired_difference,
+    reliability_bins,
+    wilson,
+)
+
+GALLERY = 12  # pictures in a gallery
+FEW_TEST = 30  # fewer held-out pictures than this make no headline
+
+
+def summarise(
+    task: Task,
+    outcome: Outcome,
+    *,
+    name: str,
+    validation: Validation | None,
+    test: Tensor,
+    test_y: Tensor,
+    unreadable: Sequence[tuple[str, str]],
+    folder: Path,
+    plan: Mapping[str, Any],
+    seconds: float,
+    digest: str,
+    command: str,
+    counts: Mapping[str, Mapping[str, int]],
+    versions: Mapping[str, str],
+    seed: int,
+) -> Summary:
+    """Everything that the page shows; test labels are looked at here for the first time."""
+    trial = outcome.trials[outcome.chosen]
+    p_test = outcome.probabilities(test) if len(test) else None
+    summary = Summary(
+        title=f"{name}: {task.n_classes} classes from {len(task.labelled)} labels",
+        data_name=name,
+        counts={k: dict(v) for k, v in counts.items() if k},
+        n_labelled=len(task.labelled),
+        n_unlabelled=len(task.unlabelled),
+        n_validation=len(validation.rows) if validation else 0,
+        n_test=len(test),
+        classes=list(task.classes),
+        decision_rule=RULE
+        if outcome.verdict
+        else f"No choice was made: --recipe asked for {outcome.chosen}.",
+        tried=_tried(outcome),
+        curves={k: v for k, v in curves(read(folder / "metrics.jsonl")).items() if "/" not in k},
+        mean_pictures=_mean_pictures(task),
+        problems=[f"{path}: {reason}" for path, reason in unreadable],
+        command=command,
+        provenance={
+            **{name: str(value) for name, value in plan.items()},
+            "seed": str(seed),
+            "seconds in all": f"{seconds:.0f}",
+            "SHA-256 of the weights": digest,
+            **versions,
+        },
+    )
+    if p_test is not None:
+        right = (p_test.argmax(1) == test_y).numpy()
+        estimate = accuracy(right)
+        summary.headline_accuracy, summary.headline_interval = estimate.value, estimate.interval
+        summary.measured_on = f"a test part of {len(test)} pictures that was not used for any choice"
+        for tried in summary.tried:
+            if tried.chosen:
+                tried.test_accuracy = estimate.value
+        _confusion(summary, task, test, test_y, p_test)
+        summary.confusion_on = "the test part"
+    elif trial.right is not None:
+        estimate = accuracy(trial.right)
+        summary.headline_accuracy, summary.headline_interval = estimate.value, estimate.interval
+        n = trial.right.shape[1]
+        if validation:
+            summary.measured_on = (
+                f"{n} validation pictures, which were also used to choose (so a little flattering)"
+            )
+        else:
+            summary.measured_on = (
+                f"{outcome.n_folds}-fold cross-validation on the {n} labelled pictures, "
+                "which were also used to choose (so a little flattering)"
+            )
+        if trial.logits is not None and trial.truth is not None:
+            rows = validation.rows if validation else task.labelled
+            _confusion(summary, task, rows, trial.truth, (trial.logits / outcome.temperature).softmax(1))
+            summary.confusion_on = "held-out labelled pictures"
+    else:
+        summary.measured_on = "nothing: with a single label in a class there is nothing to measure on"
+    _reliability(summary, trial, outcome.temperature, test_logits=None)
+    if len(task.unlabelled):
+        _least_sure(summary, task, outcome)
+    summary.next_steps = _next_steps(summary, task, outcome)
+    return summary
+
+
+def _tried(outcome: Outcome) -> list[Tried]:
+    """One row per candidate; differences are to the labelled-only baseline, on the same pictures."""
+    verdict = outcome.verdict
+    base = outcome.trials[verdict.baseline] if verdict else None
+    rows = []
+    for key, trial in outcome.trials.items():
+        row = Tried(
+            name=f"{trial.recipe.title} ({trial.on})",
+            uses_unlabelled=trial.recipe.uses_unlabelled,
+            seconds=trial.seconds or None,
+            chosen=key == outcome.chosen,
+            baseline=bool(verdict and key == verdict.baseline),
+            note=trial.note,
+        )
+        if trial.right is not None:
+            estimate = accuracy(trial.right)
+            row.cv_accuracy, row.cv_interval = estimate.value, estimate.interval
+            if base is not None and base.right is not None and base is not trial:
+                gain = paired_difference(*_same_repeats(trial, base))
+                row.difference, row.difference_interval = gain.value, gain.interval
+        if verdict and base is not trial:
+            row.prior_mean, row.prior_sd = verdict.priors[key]
+            row.posterior_mean, row.posterior_sd = verdict.beliefs[key]
+        rows.append(row)
+    return rows
+
+
+def _same_repeats(a: Trial, b: Trial) -> tuple[np.ndarray, np.ndarray]:
+    assert a.right is not None and b.right is not None
+    repeats = min(len(a.right), len(b.right))
+    return a.right[:repeats], b.right[:repeats]
+
+
+def _confusion(summary: Summary, task: Task, rows: Tensor, y: Tensor, p: Tensor) -> None:
+    """Matrix, most confused pairs with pictures, and the most confident mistakes."""
+    confidence, guess = p.max(1)
+    k = task.n_classes
+    matrix = torch.bincount(y * k + guess, minlength=k * k).view(k, k)
+    summary.confusion = matrix.tolist()
+    off = matrix.clone().fill_diagonal_(0)
+    for flat in off.flatten().argsort(descending=True, stable=True)[:5].tolist():
+        truth, predicted = divmod(flat, k)
+        n = int(off[truth, predicted])
+        if n:
+            where = torch.nonzero((y == truth) & (guess == predicted)).flatten()[:4]
+            thumbs = [_thumb(task, rows[i], p[i], y[i]) for i in where]
+            summary.confused_pairs.append(
+                ConfusedPair(task.classes[truth], task.classes[predicted], n, thumbs)
+            )
+    wrong = torch.nonzero(guess != y).flatten()
+    worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:GALLERY]
+    summary.mistakes = [_thumb(task, rows[i], p[i], y[i]) for i in worst]
+
+
+def _thumb(task: Task, row: Tensor, p: Tensor, truth: Tensor | None = None) -> Thumb:
+    confidence, guess = p.max(0)
+    return Thumb(
+        image=task.images.take(row.view(1))[0].numpy(),
+        caption=task.images.names[int(row)],
+        label=task.classes[int(guess)],
+        truth=None if truth is None else task.classes[int(truth)],
+        confidence=float(confidence),
+    )
+
+
+def _mean_pictures(task: Task) -> dict[str, Thumb]:
+    means = {}
+    for k, name in enumerate(task.classes):
+        rows = task.labelled[task.y == k][:500]
+        mean = task.images.take(rows).float().mean(0).round().to(torch.uint8)
+        means[name] = Thumb(mean.numpy(), caption=f"mean of {len(rows)}", label=name)
+    return means
+
+
+def _reliability(summary: Summary, trial: Trial, temperature: float, test_logits: Tensor | None) -> None:
+    """Confidence against accuracy on held-out labelled pictures, before and after temperature scaling."""
+    if trial.logits is None or trial.truth is None or len(trial.truth) < FEW_TEST:
+        return
+    right = (trial.logits.argmax(1) == trial.truth).numpy()
+    before = trial.logits.softmax(1).amax(1).numpy()
+    after = (trial.logits / temperature).softmax(1).amax(1).numpy()
+    summary.reliability = {
+        "before": [(b.confidence, b.accuracy, b.n) for b in reliability_bins(before, right)],
+        "after": [(b.confidence, b.accuracy, b.n) for b in reliability_bins(after, right)],
+        "ece_before": expected_calibration_error(before, right),
+        "ece_after": expected_calibration_error(after, right),
+        "temperature": temperature,
+    }
+
+
+def _least_sure(summary: Summary, task: Task, outcome: Outcome) -> None:
+    """Unlabelled pictures with the smallest margin between the two best classes, no class more than its share."""
+    p = outcome.probabilities(task.unlabelled)
+    best = p.topk(2, dim=1)
+    order = (best.values[:, 0] - best.values[:, 1]).argsort(stable=True)
+    most = max(1, GALLERY // task.n_classes)
+    taken: dict[int, int] = {}
+    for i in order.tolist():
+        guess = int(best.indices[i, 0])
+        if taken.get(guess, 0) < most or task.n_classes > GALLERY:
+            taken[guess] = taken.get(guess, 0) + 1
+            summary.least_sure.append(_thumb(task, task.unlabelled[i], p[i]))
+        if len(summary.least_sure) == GALLERY:
+            break
+
+
+def _next_steps(summary: Summary, task: Task, outcome: Outcome) -> list[str]:
+    steps = []
+    rarest = int(torch.bincount(task.y, minlength=task.n_classes).min())
+    names = [task.classes[k] for k in range(task.n_classes) if int((task.y == k).sum()) == rarest]
+    if rarest < 4:
+        steps.append(
+            f"Label more pictures of {', '.join(names[:5])}{' and others' if len(names) > 5 else ''}: from 4 labels "
+            "in every class on, the choice can be checked on your own pictures."
+        )
+    if summary.least_sure:
+        steps.append("Label the pictures below that the model is least sure about; they teach it most.")
+    if not len(task.unlabelled):
+        steps.append("Put pictures without labels into unlabeled/: several recipes learn from them.")
+    if not summary.n_test:
+        low, high = wilson(80, 100)
+        steps.append(
+            "Put some labelled pictures into test/<class>/ to get a figure that no choice has touched: with 100 of "
+            f"them a model that is right 80 % of the time is measured as {100 * low:.0f} to {100 * high:.0f} %."
+        )
+    steps.append("Classify new pictures with: handful predict RUN PICTURES…")
+    return steps
