@@ -116,7 +116,8 @@ def teacher_targets(
     features = space(task, workshop, on)
     rows, graph = _graph(features, task, method)
     seeds, y = _seeds(rows, task)
-    p_graph = method.propagate(graph, seeds, y, task.n_classes)
+    opinion = method.opinion(features.table[rows], seeds, y, task.n_classes)
+    p_graph = method.propagate(graph, seeds, y, task.n_classes, opinion)
     p = torch.zeros(len(task.images), task.n_classes)
     if len(rows) < len(task.pool()):
         p[task.unlabelled] = (
