@@ -364,7 +364,7 @@ class RunBook:
                     fix="choose another folder with --out, or remove this one",
                 )
             self.plan, self.ended = found.get("plan", {}), found.get("result", {})
-        elif folder.is_dir() and any(folder.iterdir()):
+        elif folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir()):
             raise UsageError(
                 "is not empty and not a run", file=folder, fix="choose another folder with --out"
             )

@@ -22,6 +22,7 @@ from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training, train_network
 
 GRAPH_LIMIT = 20_000  # pictures in a neighbour graph; a larger pool is sampled
+PHOTO_INPUT = 192  # pixels that frozen backbones see of photographs (benchmarks/results/feature_size.json)
 PIXEL_COMPONENTS = 64
 PIXEL_SIDE = 32  # larger pictures are shrunk before their pixels are compared
 
@@ -46,18 +47,21 @@ class Space:
     graphs: dict[tuple[object, ...], tuple[Tensor, sparse.csr_matrix]]
 
 
-def space(task: Task, workshop: Workshop, name: str) -> Space:
-    """The feature space ``name``: "pixels", or a pretrained backbone. Made once per run."""
-    if name not in workshop.spaces:
-        workshop.spaces[name] = _pixels(task) if name == "pixels" else _frozen(task, workshop, name)
-    found = workshop.spaces[name]
+def space(task: Task, workshop: Workshop, name: str, size: int = 0) -> Space:
+    """The feature space ``name``: "pixels", or a pretrained backbone that sees pictures of ``size`` px (0: what
+    was measured to be best). Made once per run."""
+    size = size or (PHOTO_INPUT if task.photographs else 0)
+    key = (name, size)
+    if key not in workshop.spaces:
+        workshop.spaces[key] = _pixels(task) if name == "pixels" else _frozen(task, workshop, name, size)
+    found = workshop.spaces[key]
     assert isinstance(found, Space)
     return found
 
 
-def _frozen(task: Task, workshop: Workshop, name: str) -> Space:
-    config = {"name": name, "n_classes": 0, "channels": 3, "size": None}
-    backbone = create(name, n_classes=0, pretrained=True)
+def _frozen(task: Task, workshop: Workshop, name: str, size: int) -> Space:
+    config = {"name": name, "n_classes": 0, "channels": 3, "size": size or None}
+    backbone = create(name, n_classes=0, pretrained=True, size=size or None)
     mirror = task.photographs
     raw, backend = cached_features(
         name,
@@ -131,7 +135,7 @@ def tuning(backbone: str) -> Training:
     """How a pretrained network is fine-tuned: AdamW, rates divided by 2.6 per layer group towards the input
     (Howard & Ruder 2018, sec. 3.2), batch norm's statistics frozen."""
     return Training(
-        backbone=backbone, pretrained=True, seconds=60, max_steps=150, batch=16, ratio=1, optimizer="adamw",
+        backbone=backbone, pretrained=True, size=128, seconds=60, max_steps=150, batch=16, ratio=1, optimizer="adamw",
         lr=1e-3, weight_decay=0.01, decay_by_depth=2.6, freeze_norms=True, ema=0.9,
     )  # fmt: skip
 
@@ -148,7 +152,7 @@ def fine_tune(
 ) -> Fitted:
     """All layers trained from pretrained weights, the head starting from the solved probe ("head first")."""
     training = training or tuning(on)
-    features = space(task, workshop, on)
+    features = space(task, workshop, on, training.size)
     rows, target = task.labelled, torch.nn.functional.one_hot(task.y, task.n_classes).float()
     if teacher is not None:
         rows, target = torch.cat([rows, task.unlabelled]), torch.cat([target, teacher])
