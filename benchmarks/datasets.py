@@ -115,7 +115,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "usps": usps,
     "fashion_mnist": fashion_mnist,
     "office-amazon": lambda root: office(root, "amazon"),
-    "office-caltech": lambda root: office(root, "caltech"),
+    "office-caltech": lambda root: office(root, "caltech10"),
     "office-webcam": lambda root: office(root, "webcam"),
 }
 

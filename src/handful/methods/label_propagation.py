@@ -1,5 +1,6 @@
-"""Label propagation: labels flow along a graph of near neighbours (Zhou et al. 2004), then a linear head
-learns the propagated labels, so that pictures outside the graph can be classified too.
+"""Label propagation: labels flow along a graph of near neighbours (Zhou et al. 2004), together with the opinion
+of a regression on the labelled pictures; then a linear head learns the propagated labels, so that pictures outside
+the graph can be classified too.
 
 Legend: N pictures of the graph, n of them labelled; D features; K classes; k neighbours.
 """
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from handful.methods.probe import LogisticRegression
 
@@ -20,23 +22,29 @@ from handful.methods.probe import LogisticRegression
 class LabelPropagation:
     """F <- alpha S F + (1 - alpha) Y, with S = D^(-1/2) A D^(-1/2) (Zhou et al. 2004, eq. 4 by iteration).
 
-    A joins each picture to its k nearest by cosine, with weight cosine^power.
+    A joins each picture to its k nearest by cosine, with weight cosine^power. Y has a mass of 1 for the labels of
+    each class and, on the unlabelled pictures, one of ``prior * n / K`` for the probabilities of a regression on
+    the labelled ones (smoothing a classifier's opinion along a graph: Huang et al. 2021, "Correct and Smooth").
 
     Attributes:
         neighbours: k of the graph.
         power: exponent on the cosine (Iscen et al. 2019, eq. 9 with gamma = 3).
         alpha: share that comes from the neighbours.
-        iterations: of the sum; 20 leave less than alpha^20 of the first labels' flow undone.
-        C: of the regression that learns the propagated labels.
-        keep: share of the graph's pictures whose propagated label is learnt, the surest of each class first.
+        iterations: of the sum; 30 leave less than alpha^30 of the first labels' flow undone.
+        prior: mass of the regression's opinion on a class, for each label a class has on average; 0 is Zhou et al.
+        C: of both regressions: the one that gives the opinion, and the one that learns the propagated labels.
+        keep: pictures of the graph whose propagated label is learnt, as a share, the surest of each class first.
+        cap: the propagated labels together weigh as much as this many labels a class, at most; 0 for no limit.
     """
 
     neighbours: int = 10
     power: float = 3.0
-    alpha: float = 0.9
-    iterations: int = 20
+    alpha: float = 0.95
+    iterations: int = 30
+    prior: float = 0.05
     C: float = 10.0
     keep: float = 1.0
+    cap: float = 256.0
     uses_unlabelled = True
 
     def fit(
@@ -58,41 +66,60 @@ class LabelPropagation:
             leave_out: bool [N], nodes that the head must not learn from (a held-out fold).
         """
         s = affinity(nodes, self.neighbours, self.power) if graph is None else graph
-        p = self.propagate(s, seeds, y, n_classes)
+        p = self.propagate(s, seeds, y, n_classes, self.opinion(nodes, seeds, y, n_classes))
         target, weight = self.targets(p, seeds)
         if leave_out is not None:
             weight[leave_out] = 0
         used = weight > 0
         return LogisticRegression(self.C).fit_soft(nodes[used], target[used], weight[used])
 
-    def propagate(self, s: sparse.csr_matrix, seeds: Tensor, y: Tensor, n_classes: int) -> Tensor:
+    def opinion(self, nodes: Tensor, seeds: Tensor, y: Tensor, n_classes: int) -> Tensor | None:
+        """Class probabilities [N, K] by a regression on the labelled nodes; None where ``prior`` is 0."""
+        if self.prior == 0:
+            return None
+        head = LogisticRegression(self.C).fit(nodes[seeds], y, n_classes)
+        with torch.no_grad():
+            return head(nodes).softmax(1)
+
+    def propagate(
+        self, s: sparse.csr_matrix, seeds: Tensor, y: Tensor, n_classes: int, opinion: Tensor | None = None
+    ) -> Tensor:
         """Label distribution of each picture of the graph, float32 [N, K]; labelled ones keep their label.
 
-        Each class starts with the same total mass, however many labels it has; a picture that no label
-        reaches gets the uniform distribution.
+        Each class starts with the same total mass, however many labels it has, and so does its share of the
+        ``opinion`` [N, K], where one is given; a picture that no mass reaches gets the uniform distribution.
         """
         start = np.zeros((s.shape[0], n_classes))
         start[seeds.numpy(), y.numpy()] = 1
         start /= start.sum(0, keepdims=True).clip(1)
+        if opinion is not None:
+            q = opinion.double().numpy().copy()
+            q[seeds.numpy()] = 0
+            total = q.sum(0, keepdims=True)
+            start += self.prior * len(seeds) / n_classes * q / np.where(total > 0, total, 1)
         f = start.copy()
         for _ in range(self.iterations):
             f = self.alpha * (s @ f) + (1 - self.alpha) * start
         mass = f.sum(1, keepdims=True)
         p = torch.from_numpy(np.where(mass > 0, f / np.where(mass > 0, mass, 1), 1 / n_classes)).float()
-        p[seeds] = torch.nn.functional.one_hot(y, n_classes).float()
+        p[seeds] = F.one_hot(y, n_classes).float()
         return p
 
     def targets(self, p: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        """Hard targets [N, K] and weights [N] (0 for pictures that are left out)."""
+        """Hard targets [N, K] and weights [N]: 1 for labelled pictures, 0 for those that are left out."""
+        n_classes = p.shape[1]
         confidence, label = p.max(1)
         weight = torch.ones(len(p))
         if self.keep < 1:
-            for k in range(p.shape[1]):
+            for k in range(n_classes):
                 rows = torch.nonzero(label == k).flatten()
                 order = confidence[rows].argsort(descending=True, stable=True)
                 weight[rows[order[int(np.ceil(self.keep * len(rows))) :]]] = 0
-            weight[seeds] = 1
-        return torch.nn.functional.one_hot(label, p.shape[1]).float(), weight
+        weight[seeds] = 0
+        if self.cap > 0:
+            weight *= min(1.0, self.cap * n_classes / max(float(weight.sum()), 1.0))
+        weight[seeds] = 1
+        return F.one_hot(label, n_classes).float(), weight
 
 
 def affinity(x: Tensor, neighbours: int, power: float, chunk: int = 2048) -> sparse.csr_matrix:

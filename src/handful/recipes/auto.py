@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful import parallel
 from handful.data.split import folds as deal
 from handful.engine.checkpoint import read, write
 from handful.losses.classify import fit_temperature
@@ -196,7 +197,8 @@ def _measure(
                 trial.logits, trial.truth = held_out_logits, task.y
     trial.right = right.numpy()
     trial.seconds = time.perf_counter() - begin
-    write(path, {"right": right, "logits": trial.logits, "truth": trial.truth, "seconds": trial.seconds})
+    if parallel.is_first():
+        write(path, {"right": right, "logits": trial.logits, "truth": trial.truth, "seconds": trial.seconds})
 
 
 def _line(trial: Trial, key: str) -> str:

@@ -13,11 +13,10 @@ from handful.augment.views import to_input
 from handful.data.features import cached_features
 from handful.methods.label_propagation import LabelPropagation, affinity
 from handful.methods.probe import LogisticRegression
-from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.supervised import Supervised
 from handful.models.backbones import create
 from handful.models.classifier import Classifier, PixelComponents
-from handful.models.heads import Centre, Chain
+from handful.models.heads import Centre, Chain, CosineHead
 from handful.randomness import permutation
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training, train_network
@@ -117,7 +116,8 @@ def teacher_targets(
     features = space(task, workshop, on)
     rows, graph = _graph(features, task, method)
     seeds, y = _seeds(rows, task)
-    p_graph = method.propagate(graph, seeds, y, task.n_classes)
+    opinion = method.opinion(features.table[rows], seeds, y, task.n_classes)
+    p_graph = method.propagate(graph, seeds, y, task.n_classes, opinion)
     p = torch.zeros(len(task.images), task.n_classes)
     if len(rows) < len(task.pool()):
         p[task.unlabelled] = (
@@ -149,23 +149,21 @@ def fine_tune(
     """All layers trained from pretrained weights, the head starting from the solved probe ("head first")."""
     training = training or tuning(on)
     features = space(task, workshop, on)
-    if isinstance(method, PseudoLabel) and teacher is not None:
-        soft = torch.cat([torch.nn.functional.one_hot(task.y, task.n_classes).float(), teacher])
-        head = LogisticRegression().fit_soft(
-            features.table[torch.cat([task.labelled, task.unlabelled])], soft, torch.ones(len(soft))
-        )
-    else:
-        head = LogisticRegression().fit(features.table[task.labelled], task.y, task.n_classes)
-
-    solved: Any = head
+    rows, target = task.labelled, torch.nn.functional.one_hot(task.y, task.n_classes).float()
+    if teacher is not None:
+        rows, target = torch.cat([rows, task.unlabelled]), torch.cat([target, teacher])
 
     def start(network: nn.Module) -> None:
-        # W ((f - m) / |f - m|) + b with |f - m| at its mean over the pool: the probe as a plain linear layer
+        head: Any = network.head
         with torch.no_grad():
-            new: Any = network.head
-            weight = solved.weight / features.length
-            new.weight.copy_(weight)
-            new.bias.copy_(solved.bias - weight @ features.centre.mean)
+            if isinstance(head, CosineHead):  # imprinted class means (Qi et al. 2018, eq. 4)
+                means = target.T @ (features.table[rows] * features.length + features.centre.mean)
+                head.weight.copy_(torch.nn.functional.normalize(means, dim=1))
+                return
+            # W ((f - m) / |f - m|) + b with |f - m| at its mean over the pool: the probe as a plain linear layer
+            solved: Any = LogisticRegression().fit_soft(features.table[rows], target, torch.ones(len(rows)))
+            head.weight.copy_(solved.weight / features.length)
+            head.bias.copy_(solved.bias - head.weight @ features.centre.mean)
 
     return train_network(
         task, workshop, method or Supervised(), training, stage=stage, start=start, teacher=teacher
