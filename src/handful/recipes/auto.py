@@ -34,6 +34,7 @@ class Trial:
         right: right/wrong [R, n] over the labelled pictures (or [1, n] over the validation part).
         logits, truth: held-out logits [n, K] of the first repeat with the true classes, for the temperature.
         seconds: spent on it.
+        out: it could not be considered at all; ``note`` says why.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Trial:
     truth: Tensor | None = None
     seconds: float = 0.0
     note: str = ""
+    out: bool = False
 
 
 @dataclass
@@ -107,12 +109,16 @@ def choose(
 
     def verdict() -> Verdict:
         right = {k: t.right for k, t in trials.items() if t.right is not None} if counts else {}
-        users = {k: t.recipe.uses_unlabelled for k, t in trials.items()}
+        users = {k: t.recipe.uses_unlabelled for k, t in trials.items() if not t.out}
         return decide(users, prior, kind, rarest, right, n_folds)
 
     for key, trial in trials.items():
         if trial.recipe.uses_unlabelled and not len(task.unlabelled):
-            trial.note = "there are no unlabelled pictures"
+            trial.note, trial.out = "left out: there are no unlabelled pictures", True
+            continue
+        if not only and share < trial.recipe.least_seconds:
+            trial.note = f"left out: {share:.0f} s of training a run are too few; give more --time"
+            trial.out = True
             continue
         if not can_measure:
             trial.note = "not measured: a class has a single label"
@@ -127,14 +133,8 @@ def choose(
         _measure(trial, key, task, workshop, validation, n_folds, repeats, options(trial))
         workshop.tell(_line(trial, key))
 
-    usable = {k: t for k, t in trials.items() if not t.note.startswith("there are no")}
-    if only:
-        chosen, final = label(*only), None
-    else:
-        for key in set(trials) - set(usable):
-            del trials[key]
-        final = verdict()
-        chosen = final.chosen
+    final = None if only else verdict()
+    chosen = final.chosen if final else label(*pairs[0])
     trial = trials[chosen]
     begin = time.perf_counter()
     workshop.tell(f"training {chosen} on all {len(task.labelled)} labelled pictures")

@@ -172,8 +172,7 @@ def _run(
         device=workshop.device,
     )
     update = descend(method, after=[average()] if training.ema else [])
-    for model in models.values():
-        model.train()
+    models["student"].train()
     if training.freeze_norms:
         freeze_norms(network)
     steps = training.steps or workshop.planned(
