@@ -73,7 +73,7 @@ class FitOptions:
     Attributes:
         recipe: "auto", or a name of ``recipes.table``.
         features: feature space of the recipe ("lite0", "pixels"); "" takes the best guess for the pictures.
-        seconds: of training, over everything that is tried.
+        seconds: for the run; networks share what reading pictures and the cheap candidates leave of it.
         seed: of every random draw.
         side: pixels that pictures are stored at; 0 decides by the pictures.
         feature_backend: "auto", "torch", "onnxruntime", "openvino".
@@ -174,6 +174,7 @@ def fit(
                 method=find(options.recipe).method(**options.method) if options.method else None,
                 training=options.training,
                 prior=prior_table().without(options.without_priors),
+                started=begin,
             )
         book.seconds = time.perf_counter() - begin
         if parallel.is_first():

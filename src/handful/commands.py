@@ -63,7 +63,7 @@ class FitArguments:
     recipe: str = "auto"
     """auto, or one of the recipes (handful fit --recipe list)"""
     time: str = "5m"
-    """time for training: 90s, 5m, 1h"""
+    """time for the run: 90s, 5m, 1h"""
     out: Path | None = None
     """folder of the run (default: runs/NAME-RECIPE-…)"""
     features: str = ""

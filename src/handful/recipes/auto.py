@@ -23,6 +23,7 @@ from handful.recipes.transfer import tuning
 
 CHEAP_REPEATS = 5  # of the cross-validation of candidates that take seconds
 MOST_FOLDS = 4
+RESERVE = 0.85  # of the time is given to candidates; the rest is for predictions and the report
 HOPE = 0.15  # a costly candidate is tried if, by prior and evidence so far, it may lead by this many standard errors
 
 
@@ -82,16 +83,19 @@ def choose(
     method: Any = None,
     training: Mapping[str, Any] | None = None,
     prior: PriorTable | None = None,
+    started: float | None = None,
 ) -> Outcome:
     """Try candidates, choose, train the chosen one on all labelled pictures, calibrate it.
 
     Args:
-        seconds: of training, over all candidates.
+        seconds: for everything, from ``started`` on; networks share what the cheap candidates leave of it.
         validation: pictures to choose by; without, repeated stratified cross-validation on the labelled ones.
         only: (recipe, space): no choice, just this one, measured in the same way.
         method, training: overrides for ``only``.
         prior: what is known from other data sets; by default the table that ships with handful.
+        started: when the run began (``time.perf_counter``); by default now.
     """
+    started = time.perf_counter() if started is None else started
     prior = prior if prior is not None else prior_table()
     rarest = int(torch.bincount(task.y, minlength=task.n_classes).min())
     n_folds = 1 if validation else min(MOST_FOLDS, rarest)
@@ -102,10 +106,20 @@ def choose(
     trials = {label(*pair): Trial(*pair, find(pair[0])) for pair in pairs}
     costly = [trial for trial in trials.values() if trial.recipe.trains]
     runs = len(costly) * (n_folds if can_measure else 0) + 1
-    share = seconds / (runs if costly else 1)
+
+    def share() -> float:
+        """Seconds for each training run: what the cheap candidates left, less a reserve for predictions."""
+        left = RESERVE * seconds - (time.perf_counter() - started)
+        return float(workshop.planned("seconds per training run", lambda: max(0.0, left / runs)))
 
     def options(trial: Trial) -> dict[str, Any]:
-        return recipe_options(task, trial.name, trial.on, {"seconds": share, **(training or {})}, method)
+        return recipe_options(
+            task,
+            trial.name,
+            trial.on,
+            {"seconds": share() if trial.recipe.trains else 0.0, **(training or {})},
+            method,
+        )
 
     def verdict() -> Verdict:
         right = {k: t.right for k, t in trials.items() if t.right is not None} if counts else {}
@@ -116,8 +130,8 @@ def choose(
         if trial.recipe.uses_unlabelled and not len(task.unlabelled):
             trial.note, trial.out = "left out: there are no unlabelled pictures", True
             continue
-        if not only and share < trial.recipe.least_seconds:
-            trial.note = f"left out: {share:.0f} s of training a run are too few; give more --time"
+        if trial.recipe.trains and not only and share() < trial.recipe.least_seconds:
+            trial.note = f"left out: {share():.0f} s of training a run are too few; give more --time"
             trial.out = True
             continue
         if not can_measure:
