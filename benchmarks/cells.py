@@ -81,14 +81,15 @@ def run_cell(
     without: Iterable[str] = (),
     spaces: dict[str, Any] | None = None,
     test_limit: int = 0,
+    plan: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train one recipe, or let ``auto`` choose, and score it on the test part.
 
-    ``spaces`` carries feature tables from cell to cell of the same draw.
+    ``spaces`` carries feature tables from cell to cell of the same draw; ``plan`` fixes what the machine would decide.
     """
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        workshop = Workshop(cache=cache_folder(), folder=Path(folder), save_every=0)
+        workshop = Workshop(cache=cache_folder(), folder=Path(folder), save_every=0, plan=dict(plan or {}))
         if spaces is not None:
             workshop.spaces = spaces
         if recipe == "auto":

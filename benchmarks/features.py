@@ -23,6 +23,7 @@ from handful import machine
 from handful.data import features
 from handful.models.backbones import create
 
+PICTURES = 128
 BASE = "torch-eager-fp32"
 GOALS = {"plain install (torch)": ("torch", 3.0), "fast (best of the rest)": ("openvino", 8.0)}
 
@@ -34,7 +35,7 @@ def work(data_root: Path, size: int, tuned: bool) -> None:
     machine.set_threads()
     archive = data_root / "imagenet_500_samples" / "imagenet_500_samples.zip"
     net = create("lite0", pretrained=True, size=size).eval()
-    images = InMemory(pictures(archive, size, members(archive)[:256]))
+    images = InMemory(pictures(archive, size, members(archive)[:PICTURES]))
     spec, reference, runners = net.spec, features.few(net, images, net.spec), {}
     exact = features.extract(net, images, backend=BASE).values
     for line in sys.stdin:
@@ -91,10 +92,14 @@ def measure(data_root: Path, size: int, rounds: int) -> list[dict[str, Any]]:
     names = [name for name in features.BACKENDS if not features.missing(name)]
     candidates = [(name, tuned) for tuned in (False, True) for name in names]
     parity = {(name, tuned): ask(workers[tuned], name) for name, tuned in candidates}
+    print("all started", flush=True)
     seconds: dict[tuple[str, bool], list[float]] = {candidate: [] for candidate in candidates}
     for _ in range(rounds):
         for name, tuned in candidates:
             seconds[name, tuned].append(ask(workers[tuned], name))
+            print(
+                f"{size} px, {name}, tuned {tuned}: {1 / seconds[name, tuned][-1]:.0f} a second", flush=True
+            )
     for worker in workers.values():
         worker.communicate()
     middle = {candidate: statistics.median(values) for candidate, values in seconds.items()}
@@ -135,7 +140,7 @@ def main() -> None:
         "features",
         rows,
         network="lite0, packaged weights",
-        data="imagenet_500_samples, first 256, in memory as uint8 at the network's size",
+        data=f"imagenet_500_samples, first {PICTURES}, in memory as uint8 at the network's size",
         rounds=options.rounds,
         bf16=machine.has_fast_bf16(),
         threads=torch.get_num_threads(),

@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -73,7 +73,7 @@ class FitOptions:
     Attributes:
         recipe: "auto", or a name of ``recipes.table``.
         features: feature space of the recipe ("lite0", "pixels"); "" takes the best guess for the pictures.
-        seconds: of training, over everything that is tried.
+        seconds: for the run; networks share what reading pictures and the cheap candidates leave of it.
         seed: of every random draw.
         side: pixels that pictures are stored at; 0 decides by the pictures.
         feature_backend: "auto", "torch", "onnxruntime", "openvino".
@@ -81,6 +81,7 @@ class FitOptions:
         training: fields of ``recipes.train.Training`` that differ.
         without_priors: data sets whose prior knowledge is left out (for benchmarks on them).
         compile: use torch.compile.
+        save_every: steps between checkpoints; changes nothing in the result.
     """
 
     recipe: str = "auto"
@@ -93,6 +94,7 @@ class FitOptions:
     training: Mapping[str, Any] = field(default_factory=dict)
     without_priors: tuple[str, ...] = ()
     compile: bool = False
+    save_every: int = 50
 
 
 def fit(
@@ -135,61 +137,106 @@ def fit(
             teller.tell(f"this run is finished already: {folder}")
             return book.result()
         cache = cache_folder()
+        if not parallel.is_first():  # the first process decodes, the others find the store
+            parallel.barrier()
         images, manifest, unreadable = open_store(
             manifest,
             cache,
             side=options.side or None,
             progress=lambda d, t: teller.progress("reading pictures", d, t),
         )
+        if parallel.is_first():
+            parallel.barrier()
         task, validation, test = tasks(images, manifest, options.seed)
         teller.tell(_census(manifest, images))
-        with Recorder(folder / "metrics.jsonl") as recorder:
-            seen = set()
-
-            def log(stage: str, step: int, scalars: dict[str, float]) -> None:
-                if stage not in seen:
-                    seen.add(stage)
-                    recorder.truncate_after(stage, step - 1)
-                recorder.write(stage, step, scalars)
-
+        with Recorder(folder / "metrics.jsonl" if parallel.is_first() else os.devnull) as recorder:
             workshop = Workshop(
                 cache=cache,
                 folder=folder,
                 device="cuda" if torch.cuda.is_available() else "cpu",
                 feature_backend=options.feature_backend,
-                log=log if parallel.is_first() else lambda *_: None,
+                log=_log_to(recorder),
                 tell=teller.tell,
                 progress=teller.progress,
                 plan=book.plan,
                 keep_plan=book.save,
                 compile=options.compile,
+                save_every=options.save_every,
             )
-            only = None
-            if options.recipe != "auto":
-                only = (options.recipe, options.features or spaces_for(task)[0])
-            method = find(options.recipe).method(**options.method) if options.method else None
             outcome = choose(
-                task, workshop, seconds=options.seconds, validation=validation, only=only, method=method,
-                training=options.training, prior=prior_table().without(options.without_priors),
-            )  # fmt: skip
-        teller.tell("writing model, predictions and report")
-        digest = save_model(folder, outcome.fitted.classifier, task.classes, images.channels, images.side)
-        test_y = torch.from_numpy(manifest.labels[test.numpy()])
-        write_atomic(folder / "predictions.csv", _predictions(outcome, manifest, task, test))
+                task,
+                workshop,
+                seconds=options.seconds,
+                validation=validation,
+                only=None
+                if options.recipe == "auto"
+                else (options.recipe, options.features or spaces_for(task)[0]),
+                method=find(options.recipe).method(**options.method) if options.method else None,
+                training=options.training,
+                prior=prior_table().without(options.without_priors),
+                started=begin,
+            )
         book.seconds = time.perf_counter() - begin
-        summary = summarise(
-            task, outcome, name=name, validation=validation, test=test, test_y=test_y,
-            unreadable=unreadable, folder=folder, plan=book.plan, seconds=book.seconds, digest=digest, command=command,
-            counts=manifest.counts(), versions=versions(), seed=options.seed,
-        )  # fmt: skip
-        summary.save(folder / "summary.json")
-        write_page(summary, folder / "report.html")
-        shutil.rmtree(folder / "stages", ignore_errors=True)
-        run = Run(
-            folder, outcome.chosen, summary.headline_accuracy, summary.headline_interval, summary.measured_on
-        )
-        book.finish(run)
-        return run
+        if parallel.is_first():
+            teller.tell("writing model, predictions and report")
+            _write_results(book, outcome, task, manifest, validation, test, unreadable, name)
+        parallel.barrier()
+        return book.result()
+
+
+def _log_to(recorder: Recorder) -> Callable[[str, int, dict[str, float]], None]:
+    """Writes a stage's scalars; what an earlier, killed process wrote beyond its checkpoint is cut off first."""
+    seen: set[str] = set()
+
+    def log(stage: str, step: int, scalars: dict[str, float]) -> None:
+        if not parallel.is_first():
+            return
+        if stage not in seen:
+            seen.add(stage)
+            recorder.truncate_after(stage, step - 1)
+        recorder.write(stage, step, scalars)
+
+    return log
+
+
+def _write_results(
+    book: RunBook,
+    outcome: Outcome,
+    task: Task,
+    manifest: Manifest,
+    validation: Validation | None,
+    test: Tensor,
+    unreadable: list[tuple[str, str]],
+    name: str,
+) -> None:
+    """Model, predictions, summary, report; ``run.toml`` last, so that a run counts as finished only with all."""
+    folder = book.path.parent
+    digest = save_model(
+        folder, outcome.fitted.classifier, task.classes, task.images.channels, task.images.side
+    )
+    write_atomic(folder / "predictions.csv", _predictions(outcome, manifest, task, test))
+    summary = summarise(
+        task,
+        outcome,
+        name=name,
+        validation=validation,
+        test=test,
+        test_y=torch.from_numpy(manifest.labels[test.numpy()]),
+        unreadable=unreadable,
+        folder=folder,
+        plan=book.plan,
+        seconds=book.seconds,
+        digest=digest,
+        command=book.command,
+        counts=manifest.counts(),
+        versions=versions(),
+        seed=book.options.seed,
+    )
+    summary.save(folder / "summary.json")
+    write_page(summary, folder / "report.html")
+    shutil.rmtree(folder / "stages", ignore_errors=True)
+    interval = summary.headline_interval
+    book.finish(Run(folder, outcome.chosen, summary.headline_accuracy, interval, summary.measured_on))
 
 
 def predict(
@@ -318,7 +365,7 @@ class RunBook:
                     fix="choose another folder with --out, or remove this one",
                 )
             self.plan, self.ended = found.get("plan", {}), found.get("result", {})
-        elif folder.is_dir() and any(folder.iterdir()):
+        elif folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir()):
             raise UsageError(
                 "is not empty and not a run", file=folder, fix="choose another folder with --out"
             )
@@ -358,7 +405,9 @@ class RunBook:
         self.save()
 
     def result(self) -> Run:
-        """The finished run."""
+        """The finished run, as the first process wrote it down."""
+        if not self.ended:
+            self.ended = tomllib.loads(self.path.read_text())["result"]
         interval = self.ended.get("interval")
         return Run(
             self.path.parent,
@@ -387,7 +436,8 @@ def versions() -> dict[str, str]:
 
 
 def _resolved(options: FitOptions) -> dict[str, Any]:
-    return {name: _plain(getattr(options, name)) for name in options.__dataclass_fields__}
+    names = (name for name in options.__dataclass_fields__ if name != "save_every")
+    return {name: _plain(getattr(options, name)) for name in names}
 
 
 def _plain(value: Any) -> Any:

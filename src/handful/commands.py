@@ -63,7 +63,7 @@ class FitArguments:
     recipe: str = "auto"
     """auto, or one of the recipes (handful fit --recipe list)"""
     time: str = "5m"
-    """time for training: 90s, 5m, 1h"""
+    """time for the run: 90s, 5m, 1h"""
     out: Path | None = None
     """folder of the run (default: runs/NAME-RECIPE-…)"""
     features: str = ""
@@ -76,6 +76,8 @@ class FitArguments:
     """auto, torch, onnxruntime or openvino"""
     compile: bool = False
     """use torch.compile for networks that train"""
+    save_every: int = 50
+    """steps between checkpoints"""
     training: Training = field(default_factory=Training)
 
 
@@ -100,6 +102,7 @@ def fit(words: Sequence[str]) -> int:
         side=given.side,
         feature_backend=given.feature_backend,
         compile=given.compile,
+        save_every=given.save_every,
         method=_changed(given.method) if recipe != "auto" else {},
         training=_changed(given.training),
     )

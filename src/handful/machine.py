@@ -39,8 +39,8 @@ def cores() -> int:
 
 
 def set_threads(n: int | None = None) -> int:
-    """Let torch compute with ``n`` threads, by default one for each core. Returns the number."""
-    torch.set_num_threads(n or cores())
+    """Let torch compute with ``n`` threads, by default OMP_NUM_THREADS or one for each core. Returns the number."""
+    torch.set_num_threads(n or int(os.environ.get("OMP_NUM_THREADS") or cores()))
     return torch.get_num_threads()
 
 

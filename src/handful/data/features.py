@@ -153,7 +153,7 @@ def extract(
             except HandfulError as error:
                 if backend != "auto":
                     raise
-                log.warning("features: backend %s is not used: %s", name, error)
+                log.info("features: backend %s is not used: %s", name, error)
                 continue
             values = run(runner, images, spec, size, mirror, reference.shape[1], progress)
             if path:

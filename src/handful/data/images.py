@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from handful.data.manifest import Manifest
+from handful.files import sync_folder, write_atomic
 from handful.randomness import key
 from handful.types import HandfulError, UsageError
 
@@ -95,6 +96,14 @@ def open_store(
     Raises:
         HandfulError: nothing could be read, or the cache cannot be written.
     """
+    with warnings.catch_warnings():  # not in the threads: these filters are shared by all of them
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # decode has a limit of its own
+        return _open_store(manifest, cache, side, progress)
+
+
+def _open_store(
+    manifest: Manifest, cache: Path, side: int | None, progress: Callable[[int, int], None] | None
+) -> tuple[Images, Manifest, list[tuple[str, str]]]:
     channels, native = _survey(manifest)
     side = side or native
     name = f"{key(VERSION, manifest.root.resolve(), manifest.fingerprint, channels, side):016x}"
@@ -117,23 +126,22 @@ def decode(path: Path, channels: int, side: int) -> np.ndarray:
     Raises:
         ValueError: with the reason in words, where the file is not a picture that can be used.
     """
+    mode = "RGB" if channels == 3 else "L"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(path)
-        if picture.width * picture.height > MAX_PIXELS:
-            raise ValueError(
-                f"{picture.width} x {picture.height} pixels is more than is decoded ({MAX_PIXELS:,})"
-            )
-        picture.draft("RGB" if channels == 3 else "L", (2 * side, 2 * side))
-        upright = ImageOps.exif_transpose(picture)
-        upright = _to_mode(upright, "RGB" if channels == 3 else "L")
+        with Image.open(path) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                size = f"{picture.width} x {picture.height}"
+                raise ValueError(f"{size} pixels is more than is decoded ({MAX_PIXELS:,})")
+            picture.draft(mode, (2 * side, 2 * side))
+            upright = _to_mode(ImageOps.exif_transpose(picture), mode)
         if upright.size != (side, side):
             upright = ImageOps.fit(upright, (side, side), Image.Resampling.BICUBIC)
-    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ValueError(str(error).replace(str(path), path.name)) from error
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"cannot be decoded ({error})") from error
+    except ValueError:
+        raise
+    except Exception as error:  # a decoder may raise anything on a broken file
+        raise ValueError(f"cannot be decoded ({str(error).replace(str(path), path.name)})") from error
     pixels = np.asarray(upright, dtype=np.uint8)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -161,8 +169,8 @@ def _survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:
             with Image.open(manifest.root / manifest.paths[row]) as picture:
                 sides.append(min(picture.size))
                 gray &= picture.mode in ("1", "L", "LA", "I", "I;16", "F")
-        except (OSError, Image.DecompressionBombError, SyntaxError):
-            continue  # _build decodes every file and lists the bad ones with their reason
+        except Exception:
+            continue  # a decoder may raise anything on a broken file; _build lists those with the reason
     if not sides:
         raise HandfulError(
             "none of the pictures looked at can be read",
@@ -176,12 +184,16 @@ def _survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:
 def _build(
     manifest: Manifest, folder: Path, channels: int, side: int, progress: Callable[[int, int], None] | None
 ) -> None:
-    """Decode everything into a folder beside its final place, then rename it: a kill leaves no half store."""
+    """Decode everything into a folder beside its final place, then rename it: a kill leaves no half store.
+
+    Several processes may do this at once: each has a scratch folder of its own, and the first to finish wins.
+    """
     scratch = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left_over in folder.parent.glob(f"{folder.name}.*.tmp"):
-            shutil.rmtree(left_over)
+            if left_over == scratch or not _alive(left_over):
+                shutil.rmtree(left_over, ignore_errors=True)
         scratch.mkdir()
         bad: list[int] = []
         problems: list[tuple[str, str]] = []
@@ -197,17 +209,37 @@ def _build(
             out.flush()
             os.fsync(out.fileno())
         if len(bad) == len(manifest):
+            path, reason = problems[0]
             raise HandfulError(
-                f"no picture can be read: {problems[0][1]}", file=problems[0][0], fix="check the files"
+                f"no picture can be read: {reason}", file=manifest.root / path, fix="check the files"
             )
-        (scratch / "store.json").write_text(json.dumps({"bad_rows": bad, "problems": problems}))
-        os.replace(scratch, folder)
+        write_atomic(scratch / "store.json", json.dumps({"bad_rows": bad, "problems": problems}))
+        try:
+            os.replace(scratch, folder)
+        except OSError:
+            if not (folder / "store.json").exists():  # otherwise another process was quicker
+                raise
+        sync_folder(folder.parent)
     except OSError as error:
-        shutil.rmtree(scratch, ignore_errors=True)
         fix = "free some space, or set HANDFUL_CACHE to a folder that can be written"
         raise HandfulError(
             f"the picture cache cannot be written ({error})", file=folder.parent, fix=fix
         ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _alive(scratch: Path) -> bool:
+    """Whether the process that a scratch folder is named after still runs."""
+    if os.name == "nt":  # there, signal 0 would end it
+        return True
+    try:
+        os.kill(int(scratch.name.split(".")[-2]), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except OSError:  # it runs, under another user
+        return True
+    return True
 
 
 def _decoded(manifest: Manifest, channels: int, side: int, ahead: int = 256) -> Iterator[np.ndarray | str]:

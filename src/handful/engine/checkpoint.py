@@ -27,7 +27,8 @@ def write(path: Path, tree: dict[str, Any]) -> None:
     tensors: dict[str, torch.Tensor] = {}
     skeleton = json.dumps(_take_tensors(tree, "", tensors))
     header = {"format": FORMAT, "tree": skeleton, "digest": _digest(skeleton, tensors)}
-    write_atomic(path, save(tensors, metadata=header))
+    # one entry, as safetensors writes several in any order: equal trees make equal files
+    write_atomic(path, save(tensors, metadata={"handful": json.dumps(header)}))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def read(path: Path) -> dict[str, Any]:
         content = path.read_bytes()
         tensors = load(content)
         length = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        header = json.loads(json.loads(content[8 : 8 + length]).get("__metadata__", {}).get("handful", "{}"))
     except (OSError, SafetensorError, ValueError) as error:
         raise HandfulError(f"is not a readable checkpoint ({error})", file=path, fix=fix) from error
     if header.get("format") != FORMAT:

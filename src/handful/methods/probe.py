@@ -96,12 +96,13 @@ def solve_logistic(
     # a few hundred pictures: float64 costs nothing; thousands of pseudo-labels: float32 is exact enough
     dtype = torch.float64 if n <= 1000 else torch.float32
     x, target, weight = x.to(dtype), target.to(dtype), weight.to(dtype)
+    tight = dtype == torch.float64
     parameters = torch.zeros(target.shape[1], d + 1, dtype=dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [parameters],
-        max_iter=iterations,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-9,
+        max_iter=iterations if tight else iterations // 2,
+        tolerance_grad=1e-6 if tight else 1e-5,
+        tolerance_change=1e-9 if tight else 1e-7,
         line_search_fn="strong_wolfe",
     )
 

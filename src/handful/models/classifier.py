@@ -101,9 +101,12 @@ class Classifier(nn.Module):
 def build_classifier(config: dict[str, Any]) -> Classifier:
     """The classifier that ``config`` describes, with fresh weights: load its state afterwards."""
     backbone = dict(config["backbone"])
+    own_head = backbone.pop("head", None)
     if backbone["name"] == "pixels":
         module: nn.Module = PixelComponents(backbone["channels"], backbone["size"], backbone["dim"])
     else:
         module = create(backbone.pop("name"), pretrained=False, **backbone)
+    if own_head:
+        module.head = build_head(own_head)
     head = build_head(config["head"]) if config["head"] else None
     return Classifier(module, head, config["backbone"], mirror=config["mirror"])

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful import parallel
 from handful.data.split import folds as deal
 from handful.engine.checkpoint import read, write
 from handful.losses.classify import fit_temperature
@@ -22,6 +23,7 @@ from handful.recipes.transfer import tuning
 
 CHEAP_REPEATS = 5  # of the cross-validation of candidates that take seconds
 MOST_FOLDS = 4
+RESERVE = 0.85  # of the time is given to candidates; the rest is for predictions and the report
 HOPE = 0.15  # a costly candidate is tried if, by prior and evidence so far, it may lead by this many standard errors
 
 
@@ -33,6 +35,7 @@ class Trial:
         right: right/wrong [R, n] over the labelled pictures (or [1, n] over the validation part).
         logits, truth: held-out logits [n, K] of the first repeat with the true classes, for the temperature.
         seconds: spent on it.
+        out: it could not be considered at all; ``note`` says why.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Trial:
     truth: Tensor | None = None
     seconds: float = 0.0
     note: str = ""
+    out: bool = False
 
 
 @dataclass
@@ -79,16 +83,19 @@ def choose(
     method: Any = None,
     training: Mapping[str, Any] | None = None,
     prior: PriorTable | None = None,
+    started: float | None = None,
 ) -> Outcome:
     """Try candidates, choose, train the chosen one on all labelled pictures, calibrate it.
 
     Args:
-        seconds: of training, over all candidates.
+        seconds: for everything, from ``started`` on; networks share what the cheap candidates leave of it.
         validation: pictures to choose by; without, repeated stratified cross-validation on the labelled ones.
         only: (recipe, space): no choice, just this one, measured in the same way.
         method, training: overrides for ``only``.
         prior: what is known from other data sets; by default the table that ships with handful.
+        started: when the run began (``time.perf_counter``); by default now.
     """
+    started = time.perf_counter() if started is None else started
     prior = prior if prior is not None else prior_table()
     rarest = int(torch.bincount(task.y, minlength=task.n_classes).min())
     n_folds = 1 if validation else min(MOST_FOLDS, rarest)
@@ -99,19 +106,33 @@ def choose(
     trials = {label(*pair): Trial(*pair, find(pair[0])) for pair in pairs}
     costly = [trial for trial in trials.values() if trial.recipe.trains]
     runs = len(costly) * (n_folds if can_measure else 0) + 1
-    share = seconds / (runs if costly else 1)
+
+    def share() -> float:
+        """Seconds for each training run: what the cheap candidates left, less a reserve for predictions."""
+        left = RESERVE * seconds - (time.perf_counter() - started)
+        return float(workshop.planned("seconds per training run", lambda: max(0.0, left / runs)))
 
     def options(trial: Trial) -> dict[str, Any]:
-        return recipe_options(task, trial.name, trial.on, {"seconds": share, **(training or {})}, method)
+        return recipe_options(
+            task,
+            trial.name,
+            trial.on,
+            {"seconds": share() if trial.recipe.trains else 0.0, **(training or {})},
+            method,
+        )
 
     def verdict() -> Verdict:
         right = {k: t.right for k, t in trials.items() if t.right is not None} if counts else {}
-        users = {k: t.recipe.uses_unlabelled for k, t in trials.items()}
+        users = {k: t.recipe.uses_unlabelled for k, t in trials.items() if not t.out}
         return decide(users, prior, kind, rarest, right, n_folds)
 
     for key, trial in trials.items():
         if trial.recipe.uses_unlabelled and not len(task.unlabelled):
-            trial.note = "there are no unlabelled pictures"
+            trial.note, trial.out = "left out: there are no unlabelled pictures", True
+            continue
+        if trial.recipe.trains and not only and share() < trial.recipe.least_seconds:
+            trial.note = f"left out: {share():.0f} s of training a run are too few; give more --time"
+            trial.out = True
             continue
         if not can_measure:
             trial.note = "not measured: a class has a single label"
@@ -126,14 +147,8 @@ def choose(
         _measure(trial, key, task, workshop, validation, n_folds, repeats, options(trial))
         workshop.tell(_line(trial, key))
 
-    usable = {k: t for k, t in trials.items() if not t.note.startswith("there are no")}
-    if only:
-        chosen, final = label(*only), None
-    else:
-        for key in set(trials) - set(usable):
-            del trials[key]
-        final = verdict()
-        chosen = final.chosen
+    final = None if only else verdict()
+    chosen = final.chosen if final else label(*pairs[0])
     trial = trials[chosen]
     begin = time.perf_counter()
     workshop.tell(f"training {chosen} on all {len(task.labelled)} labelled pictures")
@@ -196,7 +211,8 @@ def _measure(
                 trial.logits, trial.truth = held_out_logits, task.y
     trial.right = right.numpy()
     trial.seconds = time.perf_counter() - begin
-    write(path, {"right": right, "logits": trial.logits, "truth": trial.truth, "seconds": trial.seconds})
+    if parallel.is_first():
+        write(path, {"right": right, "logits": trial.logits, "truth": trial.truth, "seconds": trial.seconds})
 
 
 def _line(trial: Trial, key: str) -> str:

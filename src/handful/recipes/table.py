@@ -30,9 +30,9 @@ class Recipe:
         title: for people; "{on}" stands for the features it works on.
         uses_unlabelled: whether it looks at unlabelled pictures.
         trains: whether a network is trained (seconds to minutes) or only a head is solved for (less).
-        on: the feature spaces that it runs on, in the order of preference for photographs.
         run: (task, workshop, on, method, training, stage) -> Fitted; None for ``method`` or ``training``
             takes the defaults.
+        least_seconds: a training run shorter than this is not worth starting in the automatic choice.
         method: the dataclass whose fields are ``--method.…`` on the command line.
     """
 
@@ -41,6 +41,7 @@ class Recipe:
     trains: bool
     run: Callable[..., Fitted]
     method: type
+    least_seconds: float = 0.0
 
 
 def _head(
@@ -58,7 +59,7 @@ def _propagate(
 def small_training(task: Task, **changes: object) -> Training:
     """How small networks are trained from scratch; Conv-4 for tiny pictures, the residual net for others."""
     tiny = task.images.side <= 16
-    base = Training(backbone="conv-4" if tiny else "small-resnet", max_steps=400)
+    base = Training(backbone="conv-4" if tiny else "small-resnet", max_steps=300)
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -143,12 +144,16 @@ RECIPES: dict[str, Recipe] = {
     "nearest-mean": Recipe("nearest class mean", False, False, partial(_head, ClassMean), ClassMean),
     "knn": Recipe("nearest neighbours", False, False, partial(_head, Neighbours), Neighbours),
     "propagation": Recipe("label propagation + regression", True, False, _propagate, LabelPropagation),
-    "supervised": Recipe("small network from scratch", False, True, scratch, Supervised),
-    "pseudo-label": Recipe("small network, propagated pseudo-labels", True, True, self_training, PseudoLabel),
-    "pseudo-label-self": Recipe("small network, its own pseudo-labels", True, True, own_labels, PseudoLabel),
-    "fine-tune": Recipe("fine-tuning", False, True, tune, Supervised),
+    "supervised": Recipe("small network from scratch", False, True, scratch, Supervised, 3),
+    "pseudo-label": Recipe(
+        "small network, propagated pseudo-labels", True, True, self_training, PseudoLabel, 3
+    ),
+    "pseudo-label-self": Recipe(
+        "small network, its own pseudo-labels", True, True, own_labels, PseudoLabel, 3
+    ),
+    "fine-tune": Recipe("fine-tuning", False, True, tune, Supervised, 20),
     "fine-tune-pseudo": Recipe(
-        "fine-tuning, propagated pseudo-labels", True, True, tune_self_training, PseudoLabel
+        "fine-tuning, propagated pseudo-labels", True, True, tune_self_training, PseudoLabel, 20
     ),
 }
 

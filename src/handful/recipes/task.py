@@ -97,7 +97,7 @@ class Workshop:
     keep_plan: Callable[[], None] = lambda: None
     save_every: int = 50
     compile: bool = False
-    spaces: dict[str, Any] = field(default_factory=dict)
+    spaces: dict[Any, Any] = field(default_factory=dict)
 
     def planned(self, name: str, decide: Callable[[], Any]) -> Any:
         """A decision taken once per run: what the plan says, or what ``decide`` says now (and is kept)."""

@@ -24,9 +24,10 @@ from handful.machine import has_fast_bf16
 from handful.models.backbones import create, family, layer_groups
 from handful.models.classifier import Classifier
 from handful.models.ema import EMA
+from handful.models.heads import CosineHead
 from handful.randomness import key
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.types import Batch, Update
+from handful.types import Batch, Update, UsageError
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Training:
         warmup: steps of linear warm-up, as a share of all.
         ema: decay of the moving average that is kept; 0 keeps the last weights.
         size: input side in pixels; 0 takes the backbone's or the pictures' own.
+        head: "linear", or "cosine" (Gidaris & Komodakis 2018).
     """
 
     backbone: str = "small-resnet"
@@ -69,6 +71,7 @@ class Training:
     warmup: float = 0.05
     ema: float = 0.99
     size: int = 0
+    head: str = "linear"
 
 
 MIN_STEPS = 20
@@ -109,16 +112,19 @@ def train_network(
     network: nn.Module = create(
         training.backbone, pretrained=training.pretrained and not done.exists(), **spec
     )
-    config = {"name": training.backbone, **spec}
-    classifier = Classifier(network, None, config)
+    config: dict[str, Any] = {"name": training.backbone, **spec}
+    if training.head == "cosine":
+        network.head = CosineHead(network.dim, task.n_classes)  # type: ignore[arg-type]
+        config["head"] = network.head.config()
+    elif training.head != "linear":
+        raise UsageError(f"there is no head '{training.head}'", fix="linear or cosine")
     if done.exists():
         network.load_state_dict(checkpoint.read(done)["network"])
     else:
         if start:
             start(network)
         network = _run(task, workshop, method, training, network, stage, folder, teacher)
-        classifier = Classifier(network, None, config)
-    classifier.to(workshop.device)
+    classifier = Classifier(network, None, config).to(workshop.device)
 
     def logits(ids: Tensor) -> Tensor:
         return predict(network, task.images, ids, classifier.spec, device=workshop.device)
@@ -166,8 +172,7 @@ def _run(
         device=workshop.device,
     )
     update = descend(method, after=[average()] if training.ema else [])
-    for model in models.values():
-        model.train()
+    models["student"].train()
     if training.freeze_norms:
         freeze_norms(network)
     steps = training.steps or workshop.planned(

@@ -13,16 +13,16 @@ from handful.augment.views import to_input
 from handful.data.features import cached_features
 from handful.methods.label_propagation import LabelPropagation, affinity
 from handful.methods.probe import LogisticRegression
-from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.supervised import Supervised
 from handful.models.backbones import create
 from handful.models.classifier import Classifier, PixelComponents
-from handful.models.heads import Centre, Chain
+from handful.models.heads import Centre, Chain, CosineHead
 from handful.randomness import permutation
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training, train_network
 
 GRAPH_LIMIT = 20_000  # pictures in a neighbour graph; a larger pool is sampled
+PHOTO_INPUT = 192  # pixels that frozen backbones see of photographs (benchmarks/results/feature_size.json)
 PIXEL_COMPONENTS = 64
 PIXEL_SIDE = 32  # larger pictures are shrunk before their pixels are compared
 
@@ -47,18 +47,21 @@ class Space:
     graphs: dict[tuple[object, ...], tuple[Tensor, sparse.csr_matrix]]
 
 
-def space(task: Task, workshop: Workshop, name: str) -> Space:
-    """The feature space ``name``: "pixels", or a pretrained backbone. Made once per run."""
-    if name not in workshop.spaces:
-        workshop.spaces[name] = _pixels(task) if name == "pixels" else _frozen(task, workshop, name)
-    found = workshop.spaces[name]
+def space(task: Task, workshop: Workshop, name: str, size: int = 0) -> Space:
+    """The feature space ``name``: "pixels", or a pretrained backbone that sees pictures of ``size`` px (0: what
+    was measured to be best). Made once per run."""
+    size = size or (PHOTO_INPUT if task.photographs else 0)
+    key = (name, size)
+    if key not in workshop.spaces:
+        workshop.spaces[key] = _pixels(task) if name == "pixels" else _frozen(task, workshop, name, size)
+    found = workshop.spaces[key]
     assert isinstance(found, Space)
     return found
 
 
-def _frozen(task: Task, workshop: Workshop, name: str) -> Space:
-    config = {"name": name, "n_classes": 0, "channels": 3, "size": None}
-    backbone = create(name, n_classes=0, pretrained=True)
+def _frozen(task: Task, workshop: Workshop, name: str, size: int) -> Space:
+    config = {"name": name, "n_classes": 0, "channels": 3, "size": size or None}
+    backbone = create(name, n_classes=0, pretrained=True, size=size or None)
     mirror = task.photographs
     raw, backend = cached_features(
         name,
@@ -132,7 +135,7 @@ def tuning(backbone: str) -> Training:
     """How a pretrained network is fine-tuned: AdamW, rates divided by 2.6 per layer group towards the input
     (Howard & Ruder 2018, sec. 3.2), batch norm's statistics frozen."""
     return Training(
-        backbone=backbone, pretrained=True, seconds=60, max_steps=150, batch=16, ratio=1, optimizer="adamw",
+        backbone=backbone, pretrained=True, size=128, seconds=60, max_steps=150, batch=16, ratio=1, optimizer="adamw",
         lr=1e-3, weight_decay=0.01, decay_by_depth=2.6, freeze_norms=True, ema=0.9,
     )  # fmt: skip
 
@@ -149,24 +152,22 @@ def fine_tune(
 ) -> Fitted:
     """All layers trained from pretrained weights, the head starting from the solved probe ("head first")."""
     training = training or tuning(on)
-    features = space(task, workshop, on)
-    if isinstance(method, PseudoLabel) and teacher is not None:
-        soft = torch.cat([torch.nn.functional.one_hot(task.y, task.n_classes).float(), teacher])
-        head = LogisticRegression().fit_soft(
-            features.table[torch.cat([task.labelled, task.unlabelled])], soft, torch.ones(len(soft))
-        )
-    else:
-        head = LogisticRegression().fit(features.table[task.labelled], task.y, task.n_classes)
-
-    solved: Any = head
+    features = space(task, workshop, on, training.size)
+    rows, target = task.labelled, torch.nn.functional.one_hot(task.y, task.n_classes).float()
+    if teacher is not None:
+        rows, target = torch.cat([rows, task.unlabelled]), torch.cat([target, teacher])
 
     def start(network: nn.Module) -> None:
-        # W ((f - m) / |f - m|) + b with |f - m| at its mean over the pool: the probe as a plain linear layer
+        head: Any = network.head
         with torch.no_grad():
-            new: Any = network.head
-            weight = solved.weight / features.length
-            new.weight.copy_(weight)
-            new.bias.copy_(solved.bias - weight @ features.centre.mean)
+            if isinstance(head, CosineHead):  # imprinted class means (Qi et al. 2018, eq. 4)
+                means = target.T @ (features.table[rows] * features.length + features.centre.mean)
+                head.weight.copy_(torch.nn.functional.normalize(means, dim=1))
+                return
+            # W ((f - m) / |f - m|) + b with |f - m| at its mean over the pool: the probe as a plain linear layer
+            solved: Any = LogisticRegression().fit_soft(features.table[rows], target, torch.ones(len(rows)))
+            head.weight.copy_(solved.weight / features.length)
+            head.bias.copy_(solved.bias - head.weight @ features.centre.mean)
 
     return train_network(
         task, workshop, method or Supervised(), training, stage=stage, start=start, teacher=teacher

@@ -1,0 +1,71 @@
+"""``python -m benchmarks.show``: every result in ``benchmarks/results`` as tables in ``docs/results.md``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS
+
+PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+TITLES = {
+    "digits": "Handwritten digits, 4 labels per class: does the shipped model beat labelled-only training?",
+    "flowers": "tf_flowers at 1, 4, 16 and 64 labels per class",
+    "propagation": "Label propagation: the defaults against the plain form",
+    "feature_size": "Input size and mirror of frozen features",
+    "imagenet_check": "Packaged EfficientNet-Lite0 on 500 ImageNet pictures",
+    "features": "Speed of frozen features",
+    "overhead": "Share of a training step that is not the network",
+    "precision": "bfloat16 against float32 training",
+    "memory": "Memory against the number of pictures",
+    "prior": "The prior of the automatic choice",
+}
+OWN = {"rows", "command", "date", "machine", "versions"}
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [
+        "# Measured results",
+        "Made by `python -m benchmarks.show` from `benchmarks/results/*.json`. Accuracies are in percent; spreads are "
+        "sample standard deviations over label draws. Speeds drift from machine to machine: trust the ratios.",
+    ]
+    names = [*TITLES, *sorted(p.stem for p in RESULTS.glob("*.json") if p.stem not in TITLES)]
+    for name in names:
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            parts += section(name, json.loads(path.read_text()))
+    return "\n\n".join(parts) + "\n"
+
+
+def section(name: str, found: dict[str, Any]) -> list[str]:
+    """Title, provenance and table of one result."""
+    machine, versions = found.get("machine", {}), found.get("versions", {})
+    about = [
+        f"`{found['command']}`",
+        found["date"],
+        f"{machine.get('cpu', '')}, {machine.get('cores', '?')} cores, {' '.join(machine.get('flags', []))}",
+        f"torch {versions.get('torch', '?')}",
+        *(f"{key}: {cell(value)}" for key, value in found.items() if key not in OWN),
+    ]
+    columns = list(dict.fromkeys(key for row in found["rows"] for key in row))
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines += [f"| {' | '.join(cell(row.get(column, '')) for column in columns)} |" for row in found["rows"]]
+    return [f"## {TITLES.get(name, name)}", "; ".join(about) + ".", "\n".join(lines)]
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {cell(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(cell(v) for v in value)
+    return str(value).replace("|", "/")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    print(PAGE)

@@ -1,0 +1,293 @@
+"""The uint8 store: what is decoded, what is refused, and what a kill or a second process may not break."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from handful.data import images as module
+from handful.data.images import decode, from_array, open_store
+from handful.data.manifest import read_folder
+from handful.types import HandfulError, UsageError
+
+RED, GREEN, BLUE, WHITE = (220, 20, 20), (20, 220, 20), (20, 20, 220), (250, 250, 250)
+
+
+def quarters(side: int = 32) -> np.ndarray:
+    """Four colours, so that every turn and mirror image looks different: uint8 [S, S, 3]."""
+    x = np.zeros((side, side, 3), np.uint8)
+    half = side // 2
+    x[:half, :half], x[:half, half:], x[half:, :half], x[half:, half:] = RED, GREEN, BLUE, WHITE
+    return x
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of three noisy pictures and two unlabelled ones, 20 px wide and 16 px high."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "photos"
+    for name in ("a/0", "a/1", "a/2", "b/0", "b/1", "b/2", "unlabeled/0", "unlabeled/1"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 20, 3), dtype=np.uint8)).save(root / f"{name}.png")
+    return root
+
+
+def hashes(root: Path) -> dict[str, tuple[str, int]]:
+    return {
+        str(p.relative_to(root)): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns)
+        for p in sorted(root.rglob("*"))
+        if p.is_file()
+    }
+
+
+def test_the_store_holds_the_pictures_and_leaves_the_folder_alone(folder: Path, tmp_path: Path) -> None:
+    before = hashes(folder)
+    told: list[tuple[int, int]] = []
+    store, manifest, problems = open_store(
+        read_folder(folder), tmp_path / "cache", progress=lambda done, n: told.append((done, n))
+    )
+    assert hashes(folder) == before
+    assert problems == []
+    assert told[-1] == (8, 8)
+    assert (len(store), store.channels, store.side) == (8, 3, 16)
+    for i, path in enumerate(manifest.paths):
+        with Image.open(folder / path) as picture:
+            middle = np.asarray(picture)[:, 2:18].transpose(2, 0, 1)  # shorter side fits: only a cut
+        assert np.array_equal(store.take(torch.tensor([i]))[0].numpy(), middle)
+    assert list(store.names) == list(manifest.paths)
+
+
+def test_a_second_opening_decodes_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, _ = open_store(read_folder(folder), tmp_path / "cache")
+    monkeypatch.setattr(module, "decode", lambda *a: pytest.fail("decoded again"))
+    second, _, _ = open_store(read_folder(folder), tmp_path / "cache")
+    assert torch.equal(first.data, second.data)
+    assert first.fingerprint == second.fingerprint
+    monkeypatch.undo()
+    Image.fromarray(quarters(16)).save(folder / "a/9.png")
+    third, _, _ = open_store(read_folder(folder), tmp_path / "cache")
+    assert len(third) == 9
+    assert third.fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_camera_orientation_is_obeyed(tmp_path: Path, orientation: int) -> None:
+    x = quarters()
+    stored = {  # what a camera stores for the upright picture x, by EXIF tag 274
+        1: x, 2: x[:, ::-1], 3: x[::-1, ::-1], 4: x[::-1], 5: x.transpose(1, 0, 2),
+        6: np.rot90(x), 7: x[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(x, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "x.png", exif=exif)
+    assert np.array_equal(decode(tmp_path / "x.png", 3, 32), x.transpose(2, 0, 1))
+
+
+def test_kinds_of_pixels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    gray = rng.integers(0, 256, (16, 16), dtype=np.uint8)
+    gray[0, 0] = 255
+    path = tmp_path / "x.png"
+
+    Image.fromarray(gray).save(path)
+    assert np.array_equal(decode(path, 1, 16)[0], gray)
+    assert np.array_equal(decode(path, 3, 16), np.stack([gray] * 3))
+
+    Image.fromarray(gray.astype(np.uint16) * 257).save(path)  # 16 bits: 65535 is white
+    with Image.open(path) as picture:
+        assert picture.mode.startswith("I")
+    assert np.array_equal(decode(path, 1, 16)[0], gray)
+
+    colour = quarters(16)
+    Image.fromarray(colour).quantize(4).save(path)
+    with Image.open(path) as picture:
+        assert picture.mode == "P"
+    assert np.abs(decode(path, 3, 16).astype(int) - colour.transpose(2, 0, 1)).max() <= 2
+
+    luma = colour @ np.array([0.299, 0.587, 0.114])
+    Image.fromarray(colour).save(path)
+    assert np.abs(decode(path, 1, 16)[0] - luma).max() <= 1
+
+    alpha = np.full((16, 16, 1), 255, np.uint8)
+    alpha[:8] = 0
+    Image.fromarray(np.concatenate([colour, alpha], 2)).save(path)
+    out = decode(path, 3, 16)
+    assert (out[:, :8] == 255).all(), "transparent pixels are white"
+    assert np.array_equal(out[:, 8:], colour.transpose(2, 0, 1)[:, 8:])
+
+    Image.fromarray(gray > 127).save(path)
+    assert np.array_equal(decode(path, 1, 16)[0], np.where(gray > 127, 255, 0))
+
+    Image.fromarray(colour).convert("CMYK").save(tmp_path / "x.jpg", quality=100)
+    assert decode(tmp_path / "x.jpg", 3, 16).shape == (3, 16, 16)
+
+
+def test_resizing_equals_pillow_step_by_step(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    Image.fromarray(rng.integers(0, 256, (50, 80, 3), dtype=np.uint8)).save(tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as picture:
+        expected = picture.resize((20, 20), Image.Resampling.BICUBIC, box=(15, 0, 65, 50))
+    assert np.array_equal(decode(tmp_path / "x.png", 3, 20), np.asarray(expected).transpose(2, 0, 1))
+
+
+def test_gray_folders_are_stored_in_one_channel_and_photographs_at_128(tmp_path: Path) -> None:
+    for name, size in (("a/0", 300), ("b/0", 150)):
+        (tmp_path / "x" / name).parent.mkdir(parents=True)
+        Image.new("L", (size, size), 7).save(tmp_path / "x" / f"{name}.png")
+    store, _, _ = open_store(read_folder(tmp_path / "x"), tmp_path / "cache")
+    assert store.data.shape == (2, 1, 128, 128)
+    small, _, _ = open_store(read_folder(tmp_path / "x"), tmp_path / "cache", side=10)
+    assert small.data.shape == (2, 1, 10, 10)
+    assert (small.data == 7).all()
+
+
+def test_broken_files_are_listed_and_left_out(folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "a/0.png").read_bytes()
+    (folder / "a/0.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "a/empty.png").write_bytes(b"")
+    (folder / "b/text.jpg").write_text("not a picture")
+    (folder / "b/1.png").unlink()
+    Image.new("1", (9000, 9000)).save(folder / "unlabeled/huge.png")
+    manifest = read_folder(folder)
+    store, kept, problems = open_store(manifest, tmp_path / "cache")
+    assert [path for path, _ in problems] == ["a/0.png", "a/empty.png", "b/text.jpg", "unlabeled/huge.png"]
+    reasons = dict(problems)
+    assert "truncated" in reasons["a/0.png"]
+    assert "cannot identify image file" in reasons["b/text.jpg"]
+    assert "9000 x 9000 pixels" in reasons["unlabeled/huge.png"]
+    assert not any(str(tmp_path) in reason for reason in reasons.values())
+    assert kept.paths == ("a/1.png", "a/2.png", "b/0.png", "b/2.png", "unlabeled/0.png", "unlabeled/1.png")
+    assert kept.labels.tolist() == [0, 0, 1, 1, -1, -1]
+    with Image.open(folder / "b/0.png") as picture:
+        assert np.array_equal(store.data[2].numpy(), np.asarray(picture)[:, 2:18].transpose(2, 0, 1))
+
+
+def test_nothing_readable_is_an_error_with_the_reason(folder: Path, tmp_path: Path) -> None:
+    for path in folder.rglob("*.png"):
+        path.write_text("no picture")
+    with pytest.raises(HandfulError, match="none of the pictures looked at can be read"):
+        open_store(read_folder(folder), tmp_path / "cache")
+    assert not list((tmp_path).glob("cache/stores/*"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(kind=st.sampled_from(["png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm"]), data=st.data())
+def test_no_damage_makes_the_decoder_raise_anything_but_a_reason(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("damage") / f"x.{kind}"
+    Image.fromarray(quarters(16)).save(path, format=kind)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    reason, out = "", np.zeros((3, 8, 8), np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow says what it skips
+        try:
+            out = decode(path, 3, 8)
+        except ValueError as error:
+            reason = str(error) or "no reason given"
+    assert str(path.parent) not in reason
+    assert reason != "no reason given"
+    assert out.shape == (3, 8, 8)
+    assert out.dtype == np.uint8
+
+
+def test_an_error_while_building_leaves_nothing_behind(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_store(read_folder(folder), tmp_path / "cache", progress=stop)
+    assert list((tmp_path / "cache/stores").iterdir()) == []
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(HandfulError, match="the picture cache cannot be written") as caught:
+            open_store(read_folder(folder), tmp_path / "cache")
+    assert "HANDFUL_CACHE" in str(caught.value)
+    assert list((tmp_path / "cache/stores").iterdir()) == []
+    assert len(open_store(read_folder(folder), tmp_path / "cache")[0]) == 8
+
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from handful.data.images import open_store
+from handful.data.manifest import read_folder
+folder, cache, wait = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+
+def progress(done, total):
+    (cache / f"began.{sys.argv[4]}").touch()
+    time.sleep(wait)
+
+print(open_store(read_folder(folder), cache, progress=progress)[0].data.sum().item())
+"""
+
+
+def builder(folder: Path, cache: Path, wait: float, name: str) -> subprocess.Popen[str]:
+    cache.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", BUILD, str(folder), str(cache), str(wait), name]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for(path: Path, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path.name} did not come"
+        time.sleep(0.02)
+
+
+def test_a_kill_leaves_no_half_store_and_two_builders_do_not_harm_each_other(
+    folder: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    killed = builder(folder, cache, 600, "killed")
+    slow = builder(folder, cache, 2, "slow")
+    wait_for(cache / "began.killed")
+    wait_for(cache / "began.slow")
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    scratch = {p.name.split(".")[-2] for p in (cache / "stores").glob("*.tmp")}
+    assert scratch == {str(killed.pid), str(slow.pid)}
+    store, _, _ = open_store(read_folder(folder), cache)  # overtakes the slow one, removes the dead one's
+    assert str(killed.pid) not in {p.name.split(".")[-2] for p in (cache / "stores").glob("*.tmp")}
+    told, _ = slow.communicate(timeout=60)
+    assert slow.returncode == 0
+    assert int(told) == int(store.data.sum())
+    assert [p.name for p in (cache / "stores").iterdir()] == [store.fingerprint]
+
+
+def test_pictures_in_memory() -> None:
+    x = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4)
+    images = from_array(x)
+    assert images.data.shape == (2, 1, 4, 4)
+    assert images.names[1] == "picture 1"
+    assert len(images.names) == 2
+    assert images.take(np.array([1, 0, 1]))[:, 0].tolist() == x[[1, 0, 1]].tolist()
+    assert from_array(x).fingerprint == images.fingerprint != from_array(x + 1).fingerprint
+    for bad in (x.astype(np.float32), x[0]):
+        with pytest.raises(UsageError, match="pictures must be uint8"):
+            from_array(bad)
