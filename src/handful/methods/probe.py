@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy import optimize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -94,27 +96,26 @@ def solve_logistic(
         w, b = solve_logistic((x.double() @ basis), target, weight, C, iterations)
         return (w.double() @ basis.T).float(), b
     # a few hundred pictures: float64 costs nothing; thousands of pseudo-labels: float32 is exact enough
-    dtype = torch.float64 if n <= 1000 else torch.float32
-    x, target, weight = x.to(dtype), target.to(dtype), weight.to(dtype)
-    tight = dtype == torch.float64
-    parameters = torch.zeros(target.shape[1], d + 1, dtype=dtype, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [parameters],
-        max_iter=iterations if tight else iterations // 2,
-        tolerance_grad=1e-6 if tight else 1e-5,
-        tolerance_change=1e-9 if tight else 1e-7,
-        line_search_fn="strong_wolfe",
+    tight = n <= 1000
+    dtype = torch.float64 if tight else torch.float32
+    x, target, weight = x.to(dtype), target.to(dtype), weight.to(dtype).unsqueeze(1)
+    k, total = target.shape[1], float(weight.sum())
+
+    def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        parameters = torch.from_numpy(flat).view(k, d + 1).to(dtype)
+        w, b = parameters[:, :d], parameters[:, d]
+        log_p = F.log_softmax(x @ w.T + b, 1)
+        loss = -(weight * target * log_p).sum() + 0.5 / C * w.square().sum()
+        residual = weight * (log_p.exp() * target.sum(1, keepdim=True) - target)  # [n, K]
+        gradient = torch.cat([residual.T @ x + w / C, residual.sum(0).unsqueeze(1)], 1)
+        return float(loss) / total, (gradient / total).double().numpy().ravel()
+
+    found = optimize.minimize(
+        loss_and_gradient,
+        np.zeros(k * (d + 1)),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": iterations, "gtol": 1e-7 if tight else 1e-6, "ftol": 1e-12 if tight else 1e-8},
     )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        logits = x @ parameters[:, :d].T + parameters[:, d]
-        data = -(weight * (target * F.log_softmax(logits, 1)).sum(1)).sum()
-        loss = (data + 0.5 / C * parameters[:, :d].square().sum()) / weight.sum()
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(closure)
-    solution = parameters.detach().float()
+    solution = torch.from_numpy(found.x).view(k, d + 1).float()
     return solution[:, :d].clone(), solution[:, d].clone()
