@@ -23,7 +23,7 @@ from handful.recipes.transfer import tuning
 
 CHEAP_REPEATS = 5  # of the cross-validation of candidates that take seconds
 MOST_FOLDS = 4
-HOPE = 0.15  # a costly candidate is tried if, by prior and evidence so far, it may lead by this many standard errors
+HOPE = 0.15  # a costly candidate is tried if 1 + HOPE of its standard deviations may close the gap to the best so far
 
 
 @dataclass

@@ -30,7 +30,6 @@ class Recipe:
         title: for people; "{on}" stands for the features it works on.
         uses_unlabelled: whether it looks at unlabelled pictures.
         trains: whether a network is trained (seconds to minutes) or only a head is solved for (less).
-        on: the feature spaces that it runs on, in the order of preference for photographs.
         run: (task, workshop, on, method, training, stage) -> Fitted; None for ``method`` or ``training``
             takes the defaults.
         method: the dataclass whose fields are ``--method.…`` on the command line.
