@@ -76,7 +76,6 @@ class Workshop:
         folder: the run's folder; stages keep their checkpoints below it.
         device: "cpu" or "cuda".
         feature_backend: which engine runs a frozen backbone ("auto", "torch", "onnxruntime", "openvino").
-        mirror: average the features of a picture and its mirror.
         log: takes stage, step and scalars.
         tell: takes a line for the person who waits.
         progress: takes what is being done, how much of it is done, and how much there is.
@@ -84,6 +83,7 @@ class Workshop:
         keep_plan: called after each addition to ``plan``.
         save_every: steps between checkpoints.
         compile: use ``torch.compile`` for networks that train.
+        spaces: feature spaces made so far, by name and input size.
     """
 
     cache: Path
