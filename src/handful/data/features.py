@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from handful import machine
 from handful.models.fold import fold
-from handful.types import HandfulError, InputSpec, UsageError
+from handful.types import HandfulError, InputSpec, Interrupted, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +150,8 @@ def extract(
                 reference = few(model, images, spec)
             try:
                 runner, size = start(name, model, images, spec, batch, cache, reference)
+            except Interrupted:
+                raise
             except HandfulError as error:
                 if backend != "auto":
                     raise
@@ -256,6 +258,8 @@ def start(
             folder.mkdir(parents=True, exist_ok=True)
             runner = BACKENDS[name].start(Frozen(model, spec), full, folder)
         runner(((i, few_x[i : i + size]) for i in range(0, len(few_x), size)), got)
+    except Interrupted:
+        raise
     except Exception as error:  # any failure of a foreign runtime: told in full, and another can be used
         raise HandfulError(f"backend {name!r} failed ({type(error).__name__}: {error})") from error
     cosine = F.cosine_similarity(got, reference).min().item()
