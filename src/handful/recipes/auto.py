@@ -18,8 +18,9 @@ from handful.losses.classify import fit_temperature
 from handful.recipes.choice import EVIDENCE_FROM, PriorTable, Verdict, decide, prior_table
 from handful.recipes.table import Recipe, candidates, find, label, small_training
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training
+from handful.recipes.train import NO_UNLABELLED, Training
 from handful.recipes.transfer import tuning
+from handful.types import UsageError
 
 CHEAP_REPEATS = 5  # of the cross-validation of candidates that take seconds
 MOST_FOLDS = 4
@@ -89,6 +90,9 @@ def choose(
         only: (recipe, space): no choice, just this one, measured in the same way.
         method, training: overrides for ``only``.
         prior: what is known from other data sets; by default the table that ships with handful.
+
+    Raises:
+        UsageError: ``only`` learns from unlabelled pictures and there are none.
     """
     prior = prior if prior is not None else prior_table()
     rarest = int(torch.bincount(task.y, minlength=task.n_classes).min())
@@ -98,7 +102,10 @@ def choose(
     kind = "photo" if task.photographs else "small"
     pairs = [only] if only else candidates(task)
     trials = {label(*pair): Trial(*pair, find(pair[0])) for pair in pairs}
-    costly = [trial for trial in trials.values() if trial.recipe.trains]
+    usable = {k: t for k, t in trials.items() if len(task.unlabelled) or not t.recipe.uses_unlabelled}
+    if only and not usable:
+        raise UsageError(NO_UNLABELLED, fix="put pictures without labels into unlabeled/, or choose another --recipe")
+    costly = [trial for trial in usable.values() if trial.recipe.trains]
     runs = len(costly) * (n_folds if can_measure else 0) + 1
     share = seconds / (runs if costly else 1)
 
@@ -106,13 +113,13 @@ def choose(
         return recipe_options(task, trial.name, trial.on, {"seconds": share, **(training or {})}, method)
 
     def verdict() -> Verdict:
-        right = {k: t.right for k, t in trials.items() if t.right is not None} if counts else {}
-        users = {k: t.recipe.uses_unlabelled for k, t in trials.items()}
+        right = {k: t.right for k, t in usable.items() if t.right is not None} if counts else {}
+        users = {k: t.recipe.uses_unlabelled for k, t in usable.items()}
         return decide(users, prior, kind, rarest, right, n_folds)
 
     for key, trial in trials.items():
-        if trial.recipe.uses_unlabelled and not len(task.unlabelled):
-            trial.note = "there are no unlabelled pictures"
+        if key not in usable:
+            trial.note = "not tried: there are no unlabelled pictures"
             continue
         if not can_measure:
             trial.note = "not measured: a class has a single label"
@@ -127,12 +134,9 @@ def choose(
         _measure(trial, key, task, workshop, validation, n_folds, repeats, options(trial))
         workshop.tell(_line(trial, key))
 
-    usable = {k: t for k, t in trials.items() if not t.note.startswith("there are no")}
     if only:
         chosen, final = label(*only), None
     else:
-        for key in set(trials) - set(usable):
-            del trials[key]
         final = verdict()
         chosen = final.chosen
     trial = trials[chosen]

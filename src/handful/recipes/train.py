@@ -75,6 +75,7 @@ class Training:
 
 
 MIN_STEPS = 20
+NO_UNLABELLED = "this recipe learns from unlabelled pictures, and there are none"
 
 
 def train_network(
@@ -93,7 +94,12 @@ def train_network(
         stage: names the stage in the log, the plan and the run's folder.
         start: puts initial weights into the fresh network (a solved head, another stage's result).
         teacher: probabilities [m, K] for ``task.unlabelled``; they reach the method as ``target``.
+
+    Raises:
+        UsageError: the method learns from unlabelled pictures and there are none.
     """
+    if method.uses_unlabelled and not len(task.unlabelled):
+        raise UsageError(NO_UNLABELLED, fix="put pictures without labels into unlabeled/")
     spec: dict[str, Any] = {
         "n_classes": task.n_classes,
         "channels": task.images.channels,

@@ -131,7 +131,7 @@ def _tried(outcome: Outcome) -> list[Tried]:
             if base is not None and base.right is not None and base is not trial:
                 gain = paired_difference(*_same_repeats(trial, base))
                 row.difference, row.difference_interval = gain.value, gain.interval
-        if verdict and base is not trial:
+        if verdict and base is not trial and key in verdict.beliefs:
             row.prior_mean, row.prior_sd = verdict.priors[key]
             row.posterior_mean, row.posterior_sd = verdict.beliefs[key]
         rows.append(row)
