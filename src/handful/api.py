@@ -29,7 +29,7 @@ from handful.files import write_atomic
 from handful.randomness import key
 from handful.recipes.auto import Outcome, Validation, choose
 from handful.recipes.choice import prior_table
-from handful.recipes.table import find, spaces_for
+from handful.recipes.table import find, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.report.build import summarise
 from handful.report.page import write as write_page
@@ -170,7 +170,7 @@ def fit(
                 validation=validation,
                 only=None
                 if options.recipe == "auto"
-                else (options.recipe, options.features or spaces_for(task)[0]),
+                else (options.recipe, options.features or usual_space(options.recipe, task)),
                 method=find(options.recipe).method(**options.method) if options.method else None,
                 training=options.training,
                 prior=prior_table().without(options.without_priors),

@@ -172,6 +172,11 @@ def spaces_for(task: Task) -> tuple[str, ...]:
     return ("lite0",) if task.photographs else ("pixels", "lite0")
 
 
+def usual_space(name: str, task: Task) -> str:
+    """The space of a recipe where none is asked for; there is nothing to fine-tune in pixels."""
+    return "lite0" if name.startswith("fine-tune") else spaces_for(task)[0]
+
+
 def candidates(task: Task) -> list[tuple[str, str]]:
     """(recipe, space) pairs for the automatic choice, cheapest first."""
     cheap = [(name, on) for on in spaces_for(task) for name, r in RECIPES.items() if not r.trains]
