@@ -29,8 +29,9 @@ from handful.files import write_atomic
 from handful.randomness import key
 from handful.recipes.auto import Outcome, Validation, choose
 from handful.recipes.choice import prior_table
-from handful.recipes.table import find, usual_space
+from handful.recipes.table import changed, find, usual_space
 from handful.recipes.task import Task, Workshop
+from handful.recipes.train import Training
 from handful.report.build import summarise
 from handful.report.page import write as write_page
 from handful.report.record import Recorder
@@ -119,8 +120,7 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     options, teller = options or FitOptions(), teller or Teller()
-    if options.recipe != "auto":
-        find(options.recipe)
+    method = _method(options)
     begin = time.perf_counter()
     machine.tune_allocator()
     machine.set_threads()
@@ -171,7 +171,7 @@ def fit(
                 only=None
                 if options.recipe == "auto"
                 else (options.recipe, options.features or usual_space(options.recipe, task)),
-                method=find(options.recipe).method(**options.method) if options.method else None,
+                method=method,
                 training=options.training,
                 prior=prior_table().without(options.without_priors),
             )
@@ -181,6 +181,29 @@ def fit(
             _write_results(book, outcome, task, manifest, validation, test, unreadable, name)
         parallel.barrier()
         return book.result()
+
+
+def _method(options: FitOptions) -> Any:
+    """The recipe's method where fields of it were given, else None.
+
+    Raises:
+        UsageError: there is no such recipe or field, or options that nobody would read.
+    """
+    if options.recipe == "auto":
+        if options.method or options.training:
+            raise UsageError(
+                "method and training options need a recipe of their own", fix="give --recipe NAME too"
+            )
+        return None
+    recipe = find(options.recipe)
+    changed(Training(), options.training, "training")
+    if options.training and not recipe.trains:
+        raise UsageError(
+            f"recipe '{options.recipe}' trains no network: training options mean nothing to it",
+            fix="leave them out, or choose another --recipe",
+        )
+    method = recipe.make(**options.method)
+    return method if options.method else None
 
 
 def _log_to(recorder: Recorder) -> Callable[[str, int, dict[str, float]], None]:

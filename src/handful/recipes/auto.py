@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from handful.data.split import folds as deal
 from handful.engine.checkpoint import read, write
 from handful.losses.classify import fit_temperature
 from handful.recipes.choice import EVIDENCE_FROM, PriorTable, Verdict, decide, prior_table
-from handful.recipes.table import Recipe, candidates, find, label, small_training
+from handful.recipes.table import Recipe, candidates, changed, find, label, small_training
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import NO_UNLABELLED, Training
 from handful.recipes.transfer import tuning
@@ -104,7 +104,9 @@ def choose(
     trials = {label(*pair): Trial(*pair, find(pair[0])) for pair in pairs}
     usable = {k: t for k, t in trials.items() if len(task.unlabelled) or not t.recipe.uses_unlabelled}
     if only and not usable:
-        raise UsageError(NO_UNLABELLED, fix="put pictures without labels into unlabeled/, or choose another --recipe")
+        raise UsageError(
+            NO_UNLABELLED, fix="put pictures without labels into unlabeled/, or choose another --recipe"
+        )
     costly = [trial for trial in usable.values() if trial.recipe.trains]
     runs = len(costly) * (n_folds if can_measure else 0) + 1
     share = seconds / (runs if costly else 1)
@@ -158,7 +160,7 @@ def recipe_options(
     chosen: dict[str, Any] = {} if method is None else {"method": method}
     if find(name).trains:
         base: Training = tuning(on) if name.startswith("fine-tune") else small_training(task)
-        chosen["training"] = replace(base, **training)
+        chosen["training"] = changed(base, training, "training")
     return chosen
 
 
