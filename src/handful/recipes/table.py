@@ -23,8 +23,8 @@ from handful.recipes.transfer import fine_tune, probe, propagate, teacher_target
 from handful.types import UsageError
 
 T = TypeVar("T")
-TAUGHT = {"threshold": 0.0}  # a teacher's labels are used all
-UNTAUGHT = {"threshold": 0.9, "ramp_steps": 200}
+TAUGHT: dict[str, Any] = {"threshold": 0.0}  # a teacher's labels are used all
+UNTAUGHT: dict[str, Any] = {"threshold": 0.9, "ramp_steps": 200}
 SMALL = Training(backbone="small-resnet", max_steps=400)
 
 
@@ -134,7 +134,7 @@ def own_labels(
     stage: str = "pseudo-label-self",
 ) -> Fitted:
     """Pseudo-labels by the network itself (Lee 2013), from random weights."""
-    method = method or PseudoLabel(**UNTAUGHT)  # type: ignore[arg-type]
+    method = method or PseudoLabel(**UNTAUGHT)
     return train_network(task, workshop, method, training or small_training(task), stage=stage)
 
 
