@@ -22,7 +22,15 @@ from torch import Tensor
 
 from handful import __version__, machine, parallel
 from handful.data.images import Images, decode, open_store
-from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest, read_folder
+from handful.data.manifest import (
+    LABELLED,
+    TEST,
+    UNLABELLED,
+    VALIDATION,
+    Manifest,
+    pictures_below,
+    read_folder,
+)
 from handful.engine.interrupt import listening
 from handful.export import SIDE_CAR, WEIGHTS, load_model, save_model
 from handful.files import write_atomic
@@ -121,6 +129,8 @@ def fit(
     """
     options, teller = options or FitOptions(), teller or Teller()
     method = _method(options)
+    if options.side and options.side < 8:
+        raise UsageError(f"pictures of {options.side} px a side are too small", fix="give --side 8 or more")
     begin = time.perf_counter()
     machine.tune_allocator()
     machine.set_threads()
@@ -132,6 +142,12 @@ def fit(
             f"{key(__version__, manifest.root.resolve(), manifest.fingerprint, _resolved(options)):016x}"
         )
         folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
+        if folder.resolve().is_relative_to(manifest.root.resolve()):
+            raise UsageError(
+                "lies in the folder of pictures, which is only read",
+                file=folder,
+                fix="choose another folder with --out",
+            )
         book = RunBook(folder, identity, options, data=str(data), command=command)
         if book.finished:
             teller.tell(f"this run is finished already: {folder}")
@@ -276,7 +292,7 @@ def predict(
     files: list[Path] = []
     for item in map(Path, pictures):
         if item.is_dir():
-            files += [p for p in sorted(item.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+            files += [item / name for name in pictures_below(item)]
         elif item.exists():
             files.append(item)
         else:
