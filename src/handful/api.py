@@ -22,15 +22,24 @@ from torch import Tensor
 
 from handful import __version__, machine, parallel
 from handful.data.images import Images, decode, open_store
-from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest, read_folder
+from handful.data.manifest import (
+    LABELLED,
+    TEST,
+    UNLABELLED,
+    VALIDATION,
+    Manifest,
+    pictures_below,
+    read_folder,
+)
 from handful.engine.interrupt import listening
 from handful.export import SIDE_CAR, WEIGHTS, load_model, save_model
 from handful.files import write_atomic
 from handful.randomness import key
 from handful.recipes.auto import Outcome, Validation, choose
 from handful.recipes.choice import prior_table
-from handful.recipes.table import find, spaces_for
+from handful.recipes.table import changed, find, usual_space
 from handful.recipes.task import Task, Workshop
+from handful.recipes.train import Training
 from handful.report.build import summarise
 from handful.report.page import write as write_page
 from handful.report.record import Recorder
@@ -119,8 +128,9 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     options, teller = options or FitOptions(), teller or Teller()
-    if options.recipe != "auto":
-        find(options.recipe)
+    method = _method(options)
+    if options.side and options.side < 8:
+        raise UsageError(f"pictures of {options.side} px a side are too small", fix="give --side 8 or more")
     begin = time.perf_counter()
     machine.tune_allocator()
     machine.set_threads()
@@ -132,6 +142,12 @@ def fit(
             f"{key(__version__, manifest.root.resolve(), manifest.fingerprint, _resolved(options)):016x}"
         )
         folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
+        if folder.resolve().is_relative_to(manifest.root.resolve()):
+            raise UsageError(
+                "lies in the folder of pictures, which is only read",
+                file=folder,
+                fix="choose another folder with --out",
+            )
         book = RunBook(folder, identity, options, data=str(data), command=command)
         if book.finished:
             teller.tell(f"this run is finished already: {folder}")
@@ -170,8 +186,8 @@ def fit(
                 validation=validation,
                 only=None
                 if options.recipe == "auto"
-                else (options.recipe, options.features or spaces_for(task)[0]),
-                method=find(options.recipe).method(**options.method) if options.method else None,
+                else (options.recipe, options.features or usual_space(options.recipe, task)),
+                method=method,
                 training=options.training,
                 prior=prior_table().without(options.without_priors),
                 started=begin,
@@ -182,6 +198,29 @@ def fit(
             _write_results(book, outcome, task, manifest, validation, test, unreadable, name)
         parallel.barrier()
         return book.result()
+
+
+def _method(options: FitOptions) -> Any:
+    """The recipe's method where fields of it were given, else None.
+
+    Raises:
+        UsageError: there is no such recipe or field, or options that nobody would read.
+    """
+    if options.recipe == "auto":
+        if options.method or options.training:
+            raise UsageError(
+                "method and training options need a recipe of their own", fix="give --recipe NAME too"
+            )
+        return None
+    recipe = find(options.recipe)
+    changed(Training(), options.training, "training")
+    if options.training and not recipe.trains:
+        raise UsageError(
+            f"recipe '{options.recipe}' trains no network: training options mean nothing to it",
+            fix="leave them out, or choose another --recipe",
+        )
+    method = recipe.make(**options.method)
+    return method if options.method else None
 
 
 def _log_to(recorder: Recorder) -> Callable[[str, int, dict[str, float]], None]:
@@ -254,7 +293,7 @@ def predict(
     files: list[Path] = []
     for item in map(Path, pictures):
         if item.is_dir():
-            files += [p for p in sorted(item.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+            files += [item / name for name in pictures_below(item)]
         elif item.exists():
             files.append(item)
         else:

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +17,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from tyro.conf import Positional, arg
 
 from handful import api
-from handful.recipes.table import RECIPES, find
+from handful.recipes.table import RECIPES, SMALL, find
 from handful.recipes.train import Training
+from handful.recipes.transfer import tuning
 from handful.types import UsageError
 
 
@@ -90,7 +91,12 @@ def fit(words: Sequence[str]) -> int:
         return 0
     extra: list[Any] = []
     if recipe != "auto":
-        extra = [("method", find(recipe).method, field(default_factory=find(recipe).method))]
+        row = find(recipe)
+        usual = tuning("lite0") if recipe.startswith("fine-tune") else SMALL if row.trains else Training()
+        extra = [
+            ("method", row.method, field(default_factory=row.make)),
+            ("training", Training, field(default_factory=lambda: usual)),
+        ]
     arguments_type = make_dataclass("FitArguments", extra, bases=(FitArguments,))
     arguments_type.__doc__ = FitArguments.__doc__
     given: Any = tyro.cli(arguments_type, args=list(words), prog="handful fit")
@@ -103,11 +109,9 @@ def fit(words: Sequence[str]) -> int:
         feature_backend=given.feature_backend,
         compile=given.compile,
         save_every=given.save_every,
-        method=_changed(given.method) if recipe != "auto" else {},
-        training=_changed(given.training),
+        method=_given(words, "method", given.method) if recipe != "auto" else {},
+        training=_given(words, "training", given.training),
     )
-    if recipe == "auto" and options.training:
-        raise UsageError("--training.… needs a recipe of its own", fix="give --recipe NAME too")
     command = shlex.join(["handful", "fit", *words])
     begin = time.perf_counter()
     with ConsoleTeller() as teller:
@@ -177,13 +181,14 @@ def _peek(words: Sequence[str], option: str) -> str | None:
     return None
 
 
-def _changed(value: Any) -> dict[str, Any]:
-    """Fields that differ from their defaults."""
-    out = {}
-    for f in fields(value):
-        if f.default is not MISSING and getattr(value, f.name) != f.default:
-            out[f.name] = getattr(value, f.name)
-    return out
+def _given(words: Sequence[str], prefix: str, value: Any) -> dict[str, Any]:
+    """Fields that the command line names, even where it names their defaults: a recipe's own may differ."""
+    start = f"--{prefix}."
+    given = [word.removeprefix(start).partition("=")[0] for word in words if word.startswith(start)]
+    named = {name.replace("-", "_") for name in given}
+    return {
+        f.name: getattr(value, f.name) for f in fields(value) if f.name in named or f"no_{f.name}" in named
+    }
 
 
 def _closing(run: api.Run, elapsed: float) -> None:

@@ -88,13 +88,15 @@ def load_model(folder: str | Path) -> Saved:
         raise HandfulError("was made by another version", file=side_car, fix="train again with this version")
     content = weights.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    if digest != info["sha256"]:
+    if digest != info.get("sha256"):
         fix = "restore the file, or train again; do not use weights from a source you do not trust"
         raise HandfulError("is not the file that was saved (its SHA-256 differs)", file=weights, fix=fix)
     try:
         state = load(content)
         classifier = build_classifier(info["classifier"])
         classifier.load_state_dict(state)
-    except (SafetensorError, RuntimeError, KeyError) as error:
+        classes, store = tuple(info["classes"]), info["store"]
+        store = {"channels": int(store["channels"]), "side": int(store["side"])}
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, UsageError) as error:
         raise HandfulError(f"does not fit its side-car ({error})", file=weights, fix="train again") from error
-    return Saved(classifier.eval(), tuple(info["classes"]), info["store"], digest)
+    return Saved(classifier.eval(), classes, store, digest)

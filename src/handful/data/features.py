@@ -18,6 +18,7 @@ import tempfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 from handful import machine
 from handful.models.fold import fold
-from handful.types import HandfulError, InputSpec, UsageError
+from handful.types import HandfulError, InputSpec, Interrupted, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +138,11 @@ def extract(
     device = device_of(model)
     names = order(device) if backend == "auto" else [backend]
     identity = [FORMAT, key, len(images), fingerprint(model), spec, mirror]
+    if cache:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(cache, error) from error
     reference: Tensor | None = None
     was_training = model.training
     model.eval()
@@ -150,6 +156,8 @@ def extract(
                 reference = few(model, images, spec)
             try:
                 runner, size = start(name, model, images, spec, batch, cache, reference)
+            except Interrupted:
+                raise
             except HandfulError as error:
                 if backend != "auto":
                     raise
@@ -253,9 +261,10 @@ def start(
     try:
         with tempfile.TemporaryDirectory() as scratch:
             folder = cache or Path(scratch)
-            folder.mkdir(parents=True, exist_ok=True)
             runner = BACKENDS[name].start(Frozen(model, spec), full, folder)
         runner(((i, few_x[i : i + size]) for i in range(0, len(few_x), size)), got)
+    except Interrupted:
+        raise
     except Exception as error:  # any failure of a foreign runtime: told in full, and another can be used
         raise HandfulError(f"backend {name!r} failed ({type(error).__name__}: {error})") from error
     cosine = F.cosine_similarity(got, reference).min().item()
@@ -441,9 +450,9 @@ def digest(parts: list[Any]) -> str:
 
 def write(path: Path, values: Tensor) -> None:
     """Store features as ``.npy`` with a CRC-32 of the file after it; whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with scratch.open("wb") as file:
             np.save(file, values.numpy())
         checksum = crc(scratch, scratch.stat().st_size)
@@ -452,8 +461,17 @@ def write(path: Path, values: Tensor) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+def unwritable(folder: Path, error: OSError) -> HandfulError:
+    """A cache that cannot be written, as an error for the user."""
+    fix = "free some space, or set HANDFUL_CACHE to a folder that can be written"
+    return HandfulError(f"the feature cache cannot be written ({error})", file=folder, fix=fix)
 
 
 def read(path: Path) -> Tensor | None:

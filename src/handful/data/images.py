@@ -23,7 +23,7 @@ from torch import Tensor
 from handful.data.manifest import Manifest
 from handful.files import sync_folder, write_atomic
 from handful.randomness import key
-from handful.types import HandfulError, UsageError
+from handful.types import HandfulError, Interrupted, UsageError
 
 VERSION = 1  # of the store's layout
 PHOTO_SIDE = 128  # pixels: what photographs are stored at
@@ -169,6 +169,8 @@ def _survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:
             with Image.open(manifest.root / manifest.paths[row]) as picture:
                 sides.append(min(picture.size))
                 gray &= picture.mode in ("1", "L", "LA", "I", "I;16", "F")
+        except Interrupted:
+            raise
         except Exception:
             continue  # a decoder may raise anything on a broken file; _build lists those with the reason
     if not sides:

@@ -82,8 +82,8 @@ def read_folder(folder: str | Path) -> Manifest:
     """The manifest of a folder in one of the two layouts.
 
     Raises:
-        UsageError: the folder is missing or empty, has fewer than two classes, or a validation or test class
-            that training does not have (the nearest training class is named).
+        UsageError: the folder is missing or empty, has fewer than two classes or one without pictures, or a
+            validation or test class that training does not have (the nearest training class is named).
     """
     root = Path(folder)
     if not root.is_dir():
@@ -102,19 +102,26 @@ def read_folder(folder: str | Path) -> Manifest:
         )
 
     rows: list[tuple[str, str, str]] = []  # (path, class name or "", split)
-    if not has_train:
-        rows += [(path, name, LABELLED) for name in plain for path in _pictures(root, name)]
+    folders = [] if has_train else [(name, name) for name in plain]  # of labelled classes: (path, name)
+    rows += [(path, name, LABELLED) for where, name in folders for path in pictures_below(root, where)]
     for part, split in parts.items():
         if split == UNLABELLED:
-            rows += [(path, "", UNLABELLED) for path in _pictures(root, part)]
+            rows += [(path, "", UNLABELLED) for path in pictures_below(root, part)]
             continue
         classes_here = sorted(
             e.name for e in os.scandir(root / part) if e.is_dir() and not e.name.startswith(".")
         )
-        rows += [(path, name, split) for name in classes_here for path in _pictures(root, f"{part}/{name}")]
+        rows += [
+            (path, name, split) for name in classes_here for path in pictures_below(root, f"{part}/{name}")
+        ]
+        folders += [(f"{part}/{name}", name) for name in classes_here if split == LABELLED]
 
     classes = tuple(sorted({name for _, name, split in rows if split == LABELLED}))
     _check(root, classes, rows)
+    for where, name in folders:
+        if name not in classes:
+            fix = "put pictures of the class into it, or remove the folder"
+            raise UsageError(f"class '{name}' holds no pictures", file=root / where, fix=fix)
     index = {name: i for i, name in enumerate(classes)}
     return Manifest(
         root=root,
@@ -136,7 +143,7 @@ def fingerprint(root: Path, paths: Sequence[str], notes: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _pictures(root: Path, part: str) -> Iterator[str]:
+def pictures_below(root: Path, part: str = "") -> Iterator[str]:
     """Picture files below ``root/part``, sorted, relative to root. Links to folders are not followed."""
     for folder, inner, files in os.walk(root / part):
         inner.sort()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from handful.models import small
 from handful.models.small import Net
-from handful.types import HandfulError, InputSpec, UsageError
+from handful.types import HandfulError, InputSpec, Interrupted, UsageError
 
 
 class Backbone(NamedTuple):
@@ -194,6 +194,8 @@ def from_timm(name: str, n_classes: int, channels: int, size: int | None, pretra
         options["img_size"] = size
     try:
         body: Any = timm.create_model(name, pretrained=pretrained, **options)
+    except Interrupted:
+        raise
     except Exception as error:  # whatever the hub's client raises: the reason is passed on in full
         if not pretrained:
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from handful.data.split import folds as deal
 from handful.engine.checkpoint import read, write
 from handful.losses.classify import fit_temperature
 from handful.recipes.choice import EVIDENCE_FROM, PriorTable, Verdict, decide, prior_table
-from handful.recipes.table import Recipe, candidates, find, label, small_training
+from handful.recipes.table import Recipe, candidates, changed, find, label, small_training
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training
+from handful.recipes.train import NO_UNLABELLED, Training
 from handful.recipes.transfer import tuning
+from handful.types import UsageError
 
 CHEAP_REPEATS = 5  # of the cross-validation of candidates that take seconds
 MOST_FOLDS = 4
@@ -35,7 +36,6 @@ class Trial:
         right: right/wrong [R, n] over the labelled pictures (or [1, n] over the validation part).
         logits, truth: held-out logits [n, K] of the first repeat with the true classes, for the temperature.
         seconds: spent on it.
-        out: it could not be considered at all; ``note`` says why.
     """
 
     name: str
@@ -46,7 +46,6 @@ class Trial:
     truth: Tensor | None = None
     seconds: float = 0.0
     note: str = ""
-    out: bool = False
 
 
 @dataclass
@@ -94,6 +93,9 @@ def choose(
         method, training: overrides for ``only``.
         prior: what is known from other data sets; by default the table that ships with handful.
         started: when the run began (``time.perf_counter``); by default now.
+
+    Raises:
+        UsageError: ``only`` learns from unlabelled pictures and there are none.
     """
     started = time.perf_counter() if started is None else started
     prior = prior if prior is not None else prior_table()
@@ -104,7 +106,12 @@ def choose(
     kind = "photo" if task.photographs else "small"
     pairs = [only] if only else candidates(task)
     trials = {label(*pair): Trial(*pair, find(pair[0])) for pair in pairs}
-    costly = [trial for trial in trials.values() if trial.recipe.trains]
+    usable = {k: t for k, t in trials.items() if len(task.unlabelled) or not t.recipe.uses_unlabelled}
+    if only and not usable:
+        raise UsageError(
+            NO_UNLABELLED, fix="put pictures without labels into unlabeled/, or choose another --recipe"
+        )
+    costly = [trial for trial in usable.values() if trial.recipe.trains]
     runs = len(costly) * (n_folds if can_measure else 0) + 1
 
     def share() -> float:
@@ -122,17 +129,17 @@ def choose(
         )
 
     def verdict() -> Verdict:
-        right = {k: t.right for k, t in trials.items() if t.right is not None} if counts else {}
-        users = {k: t.recipe.uses_unlabelled for k, t in trials.items() if not t.out}
+        right = {k: t.right for k, t in usable.items() if t.right is not None} if counts else {}
+        users = {k: t.recipe.uses_unlabelled for k, t in usable.items()}
         return decide(users, prior, kind, rarest, right, n_folds)
 
     for key, trial in trials.items():
-        if trial.recipe.uses_unlabelled and not len(task.unlabelled):
-            trial.note, trial.out = "left out: there are no unlabelled pictures", True
+        if key not in usable:
+            trial.note = "not tried: there are no unlabelled pictures"
             continue
         if trial.recipe.trains and not only and share() < trial.recipe.least_seconds:
-            trial.note = f"left out: {share():.0f} s of training a run are too few; give more --time"
-            trial.out = True
+            trial.note = f"not tried: {share():.0f} s of training a run are too few; give more --time"
+            del usable[key]
             continue
         if not can_measure:
             trial.note = "not measured: a class has a single label"
@@ -168,7 +175,7 @@ def recipe_options(
     chosen: dict[str, Any] = {} if method is None else {"method": method}
     if find(name).trains:
         base: Training = tuning(on) if name.startswith("fine-tune") else small_training(task)
-        chosen["training"] = replace(base, **training)
+        chosen["training"] = changed(base, training, "training")
     return chosen
 
 

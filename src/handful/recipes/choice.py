@@ -28,8 +28,8 @@ RULE = (
     "The best labelled-only candidate is the baseline. Every candidate that uses unlabelled pictures is compared "
     "with it on the same pictures: what that difference was on other data sets at this number of labels (the prior) "
     f"and what cross-validation says here (counted from {EVIDENCE_FROM} labels per class) are averaged, each weighted "
-    f"by its certainty. It ships only if it leads by more than {SURE:g} standard error of that average; otherwise the "
-    "baseline ships."
+    f"by its certainty. Of those that lead by more than {SURE:g} standard error of that average the best one ships; "
+    "where none does, the baseline ships."
 )
 
 
@@ -140,6 +140,6 @@ def decide(
     beliefs = {name: belief(name, baseline) for name in candidates}
     priors = {name: prior.difference(name, baseline, kind, labels) for name in candidates}
     users = [name for name, unlabelled in candidates.items() if unlabelled]
-    best = max(users, key=lambda name: beliefs[name].mean, default=baseline)
-    leads = best != baseline and beliefs[best].mean > SURE * beliefs[best].sd
-    return Verdict(best if leads else baseline, baseline, beliefs, priors)
+    leading = [name for name in users if beliefs[name].mean > SURE * beliefs[name].sd]
+    chosen = max(leading, key=lambda name: beliefs[name].mean, default=baseline)
+    return Verdict(chosen, baseline, beliefs, priors)

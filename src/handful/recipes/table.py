@@ -6,9 +6,10 @@ A recipe is a plain function of a task and a workshop; a row says what it needs 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -20,6 +21,11 @@ from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training, train_network
 from handful.recipes.transfer import fine_tune, probe, propagate, teacher_targets
 from handful.types import UsageError
+
+T = TypeVar("T")
+TAUGHT: dict[str, Any] = {"threshold": 0.0}  # a teacher's labels are used all
+UNTAUGHT: dict[str, Any] = {"threshold": 0.9, "ramp_steps": 200}
+SMALL = Training(backbone="small-resnet", max_steps=300)
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Recipe:
             takes the defaults.
         least_seconds: a training run shorter than this is not worth starting in the automatic choice.
         method: the dataclass whose fields are ``--method.…`` on the command line.
+        defaults: fields of ``method`` that this recipe sets otherwise.
     """
 
     title: str
@@ -42,6 +49,30 @@ class Recipe:
     run: Callable[..., Fitted]
     method: type
     least_seconds: float = 0.0
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def make(self, **changes: Any) -> Any:
+        """The recipe's method with some fields changed.
+
+        Raises:
+            UsageError: there is no such field; the nearest one is named.
+        """
+        return changed(self.method(**self.defaults), changes, "method")
+
+
+def changed(base: T, changes: Mapping[str, Any], prefix: str) -> T:
+    """A dataclass with some fields changed.
+
+    Raises:
+        UsageError: there is no such field; the nearest one is named.
+    """
+    names = [f.name for f in fields(base)]  # type: ignore[arg-type]
+    for name in changes:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise UsageError(f"there is no option '{prefix}.{name}'", fix=f"{hint}Known: {', '.join(names)}")
+    return replace(base, **changes)  # type: ignore[type-var]
 
 
 def _head(
@@ -59,8 +90,7 @@ def _propagate(
 def small_training(task: Task, **changes: object) -> Training:
     """How small networks are trained from scratch; Conv-4 for tiny pictures, the residual net for others."""
     tiny = task.images.side <= 16
-    base = Training(backbone="conv-4" if tiny else "small-resnet", max_steps=300)
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return replace(SMALL, **{"backbone": "conv-4" if tiny else SMALL.backbone, **changes})  # type: ignore[arg-type]
 
 
 def scratch(
@@ -89,7 +119,7 @@ def self_training(
 ) -> Fitted:
     """Label propagation labels the unlabelled pictures; a small network learns them, strongly augmented."""
     teacher = teacher_targets(task, workshop, on=on)
-    method = method or PseudoLabel(threshold=0.0)
+    method = method or PseudoLabel(**TAUGHT)
     return train_network(
         task, workshop, method, training or small_training(task), stage=stage, teacher=teacher
     )
@@ -105,7 +135,7 @@ def own_labels(
     stage: str = "pseudo-label-self",
 ) -> Fitted:
     """Pseudo-labels by the network itself (Lee 2013), from random weights."""
-    method = method or PseudoLabel(threshold=0.9, ramp_steps=200)
+    method = method or PseudoLabel(**UNTAUGHT)
     return train_network(task, workshop, method, training or small_training(task), stage=stage)
 
 
@@ -133,7 +163,7 @@ def tune_self_training(
 ) -> Fitted:
     """Label propagation labels the unlabelled pictures; everything is fine-tuned on them too."""
     teacher: Tensor = teacher_targets(task, workshop, on=on)
-    method = method or PseudoLabel(threshold=0.0)
+    method = method or PseudoLabel(**TAUGHT)
     return fine_tune(task, workshop, on=on, method=method, training=training, teacher=teacher, stage=stage)
 
 
@@ -146,14 +176,14 @@ RECIPES: dict[str, Recipe] = {
     "propagation": Recipe("label propagation + regression", True, False, _propagate, LabelPropagation),
     "supervised": Recipe("small network from scratch", False, True, scratch, Supervised, 3),
     "pseudo-label": Recipe(
-        "small network, propagated pseudo-labels", True, True, self_training, PseudoLabel, 3
+        "small network, propagated pseudo-labels", True, True, self_training, PseudoLabel, 3, TAUGHT
     ),
     "pseudo-label-self": Recipe(
-        "small network, its own pseudo-labels", True, True, own_labels, PseudoLabel, 3
+        "small network, its own pseudo-labels", True, True, own_labels, PseudoLabel, 3, UNTAUGHT
     ),
     "fine-tune": Recipe("fine-tuning", False, True, tune, Supervised, 20),
     "fine-tune-pseudo": Recipe(
-        "fine-tuning, propagated pseudo-labels", True, True, tune_self_training, PseudoLabel, 20
+        "fine-tuning, propagated pseudo-labels", True, True, tune_self_training, PseudoLabel, 20, TAUGHT
     ),
 }
 
@@ -175,6 +205,11 @@ def spaces_for(task: Task) -> tuple[str, ...]:
     """Feature spaces worth trying, best guess first: photographs suit pretrained features, tiny or gray ones
     may suit their own pixels better."""
     return ("lite0",) if task.photographs else ("pixels", "lite0")
+
+
+def usual_space(name: str, task: Task) -> str:
+    """The space of a recipe where none is asked for; there is nothing to fine-tune in pixels."""
+    return "lite0" if name.startswith("fine-tune") else spaces_for(task)[0]
 
 
 def candidates(task: Task) -> list[tuple[str, str]]:

@@ -73,8 +73,17 @@ class Training:
     size: int = 0
     head: str = "linear"
 
+    def __post_init__(self) -> None:
+        for name, known in {"optimizer": ("sgd", "adamw"), "head": ("linear", "cosine")}.items():
+            if getattr(self, name) not in known:
+                raise UsageError(f"there is no {name} '{getattr(self, name)}'", fix=" or ".join(known))
+        for name, least in {"batch": 1, "steps": 0, "max_steps": 0, "ratio": 0, "unfreeze_every": 0}.items():
+            if getattr(self, name) < least:
+                raise UsageError(f"--training.{name.replace('_', '-')} must be at least {least}")
+
 
 MIN_STEPS = 20
+NO_UNLABELLED = "this recipe learns from unlabelled pictures, and there are none"
 
 
 def train_network(
@@ -93,7 +102,12 @@ def train_network(
         stage: names the stage in the log, the plan and the run's folder.
         start: puts initial weights into the fresh network (a solved head, another stage's result).
         teacher: probabilities [m, K] for ``task.unlabelled``; they reach the method as ``target``.
+
+    Raises:
+        UsageError: the method learns from unlabelled pictures and there are none.
     """
+    if method.uses_unlabelled and not len(task.unlabelled):
+        raise UsageError(NO_UNLABELLED, fix="put pictures without labels into unlabeled/")
     spec: dict[str, Any] = {
         "n_classes": task.n_classes,
         "channels": task.images.channels,
@@ -116,8 +130,6 @@ def train_network(
     if training.head == "cosine":
         network.head = CosineHead(network.dim, task.n_classes)  # type: ignore[arg-type]
         config["head"] = network.head.config()
-    elif training.head != "linear":
-        raise UsageError(f"there is no head '{training.head}'", fix="linear or cosine")
     if done.exists():
         network.load_state_dict(checkpoint.read(done)["network"])
     else:
@@ -263,6 +275,8 @@ def make_view(kind: str, task: Task) -> View:
     """A view by name. Gray pictures are never mirrored: digits and letters would turn into others."""
     flip = task.images.channels == 3
     views: dict[str, View] = {"plain": Plain(), "weak": Weak(flip=flip), "strong": Strong(flip=flip)}
+    if kind not in views:
+        raise UsageError(f"there is no view '{kind}'", fix=f"one of {', '.join(views)}")
     return views[kind]
 
 

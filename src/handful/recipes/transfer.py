@@ -20,6 +20,7 @@ from handful.models.heads import Centre, Chain, CosineHead
 from handful.randomness import permutation
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training, train_network
+from handful.types import UsageError
 
 GRAPH_LIMIT = 20_000  # pictures in a neighbour graph; a larger pool is sampled
 PHOTO_INPUT = 192  # pixels that frozen backbones see of photographs (benchmarks/results/feature_size.json)
@@ -150,8 +151,18 @@ def fine_tune(
     teacher: Tensor | None = None,
     stage: str = "fine-tune",
 ) -> Fitted:
-    """All layers trained from pretrained weights, the head starting from the solved probe ("head first")."""
+    """All layers trained from pretrained weights, the head starting from the solved probe ("head first").
+
+    Raises:
+        UsageError: ``on`` is not a pretrained network, or not the one that ``training`` names.
+    """
     training = training or tuning(on)
+    if on == "pixels" or training.backbone != on:
+        wrong = "pixels" if on == "pixels" else training.backbone
+        raise UsageError(
+            f"fine-tuning starts from a pretrained network's features, not from '{wrong}'",
+            fix="choose the network with --features: lite0 or timm:NAME",
+        )
     features = space(task, workshop, on, training.size)
     rows, target = task.labelled, torch.nn.functional.one_hot(task.y, task.n_classes).float()
     if teacher is not None:
