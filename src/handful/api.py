@@ -148,13 +148,17 @@ def fit(
                 file=folder,
                 fix="choose another folder with --out",
             )
+        if (
+            not parallel.is_first()
+        ):  # the first process makes the run's folder and decodes; the others find both
+            parallel.barrier()
         book = RunBook(folder, identity, options, data=str(data), command=command)
         if book.finished:
             teller.tell(f"this run is finished already: {folder}")
+            if parallel.is_first():
+                parallel.barrier()
             return book.result()
         cache = cache_folder()
-        if not parallel.is_first():  # the first process decodes, the others find the store
-            parallel.barrier()
         images, manifest, unreadable = open_store(
             manifest,
             cache,

@@ -21,6 +21,8 @@ from handful.types import HandfulError
 def start(backend: str | None = None) -> None:
     """Join the group that ``torchrun`` describes in the environment; alone, do nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if torch.cuda.is_available():  # one card for each process of a machine
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         dist.init_process_group(backend or ("nccl" if torch.cuda.is_available() else "gloo"))
 
 

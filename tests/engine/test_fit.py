@@ -194,13 +194,6 @@ def test_cosine_schedule_at_known_places() -> None:
     assert schedule.constant()(123) == 1
 
 
-def test_ramp_at_known_places() -> None:
-    assert schedule.ramp(1) == 1
-    assert schedule.ramp(2) == 1
-    assert schedule.ramp(0) == pytest.approx(math.exp(-5)) == pytest.approx(schedule.ramp(-1))
-    assert schedule.ramp(0.5) == pytest.approx(math.exp(-1.25))
-
-
 def test_gradual_unfreezing_keeps_sleeping_groups_bit_equal() -> None:
     model = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1))
     groups = [

@@ -16,7 +16,6 @@ from handful.report.record import (
     Tried,
     curves,
     read,
-    write_atomically,
 )
 from handful.types import HandfulError
 
@@ -146,17 +145,3 @@ def test_thumb_refuses_other_shapes() -> None:
             Thumb(bad)  # type: ignore[arg-type]
     assert Thumb(np.zeros((3, 300, 200), np.uint8)).to_pil(largest=90).size == (60, 90)
     assert isinstance(Thumb(np.zeros((1, 8, 8), np.uint8)).to_pil(), Image.Image)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "sub" / "page.html"
-    write_atomically(path, b"old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in path.parent.iterdir()] == ["page.html"]

@@ -26,8 +26,7 @@ from handful.randomness import key
 from handful.types import HandfulError, Interrupted, UsageError
 
 VERSION = 1  # of the store's layout
-PHOTO_SIDE = 128  # pixels: what photographs are stored at
-PHOTO_FROM = 96  # a median shorter side from here on counts as a photograph
+PHOTO_SIDE = 192  # pixels: what large photographs are stored at
 MAX_PIXELS = 64_000_000  # larger files are refused as decompression bombs
 
 
@@ -180,7 +179,7 @@ def _survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:
             fix="check that the files are pictures (JPEG, PNG, …) and not empty",
         )
     middle = int(np.median(sides))
-    return (1 if gray else 3), (PHOTO_SIDE if middle >= PHOTO_FROM else max(middle, 8))
+    return (1 if gray else 3), min(max(middle, 8), PHOTO_SIDE)
 
 
 def _build(

@@ -24,8 +24,3 @@ def cosine(steps: int, warmup: int = 0, turns: float = 0.5) -> Callable[[int], f
         return max(math.cos(turns * math.pi * t), 0.0)
 
     return factor
-
-
-def ramp(t: float) -> float:
-    """exp(-5 (1 - t)^2) for t in [0, 1]: the ramp-up of unlabelled losses (Laine & Aila 2017, sec. 3.1)."""
-    return math.exp(-5 * (1 - min(max(t, 0.0), 1.0)) ** 2)

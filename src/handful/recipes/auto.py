@@ -117,7 +117,9 @@ def choose(
     def share() -> float:
         """Seconds for each training run: what the cheap candidates left, less a reserve for predictions."""
         left = RESERVE * seconds - (time.perf_counter() - started)
-        return float(workshop.planned("seconds per training run", lambda: max(0.0, left / runs)))
+        return float(
+            workshop.planned("seconds per training run", lambda: parallel.first_says(max(0.0, left / runs)))
+        )
 
     def options(trial: Trial) -> dict[str, Any]:
         return recipe_options(

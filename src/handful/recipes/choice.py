@@ -55,6 +55,8 @@ def measured(a: np.ndarray, b: np.ndarray, n_folds: int) -> Belief:
     """
     gain = a.mean(0) - b.mean(0)
     n = len(gain)
+    if n < 2:
+        return Belief(float(gain.mean()), 1.0)  # one picture says next to nothing
     variance = max(float(gain.var(ddof=1)), 1 / n) / n
     inflation = 1 + 1 / (n_folds - 1) if n_folds > 1 else 1.0
     return Belief(float(gain.mean()), math.sqrt(variance * inflation))

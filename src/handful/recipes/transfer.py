@@ -62,7 +62,7 @@ def space(task: Task, workshop: Workshop, name: str, size: int = 0) -> Space:
 
 def _frozen(task: Task, workshop: Workshop, name: str, size: int) -> Space:
     config = {"name": name, "n_classes": 0, "channels": 3, "size": size or None}
-    backbone = create(name, n_classes=0, pretrained=True, size=size or None)
+    backbone = create(name, n_classes=0, pretrained=True, size=size or None).to(workshop.device)
     mirror = task.photographs
     raw, backend = cached_features(
         name,

@@ -104,7 +104,7 @@ def summarise(
             summary.confusion_on = "held-out labelled pictures"
     else:
         summary.measured_on = "nothing: with a single label in a class there is nothing to measure on"
-    _reliability(summary, trial, outcome.temperature, test_logits=None)
+    _reliability(summary, trial, outcome.temperature)
     if len(task.unlabelled):
         _least_sure(summary, task, outcome)
     summary.next_steps = _next_steps(summary, task, outcome)
@@ -185,7 +185,7 @@ def _mean_pictures(task: Task) -> dict[str, Thumb]:
     return means
 
 
-def _reliability(summary: Summary, trial: Trial, temperature: float, test_logits: Tensor | None) -> None:
+def _reliability(summary: Summary, trial: Trial, temperature: float) -> None:
     """Confidence against accuracy on held-out labelled pictures, before and after temperature scaling."""
     if trial.logits is None or trial.truth is None or len(trial.truth) < FEW_TEST:
         return

@@ -8,15 +8,16 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from handful.files import write_atomic
 from handful.report import figures
-from handful.report.record import Audit, Summary, Tried, write_atomically
+from handful.report.record import Audit, Summary, Tried
 
 MINUS, THIN = "\u2212", "\u202f"
 
 
 def write(summary: Summary, path: str | Path) -> None:
     """``render`` into a file, whole or not at all. Raises OSError where it cannot be written."""
-    write_atomically(path, render(summary).encode("utf-8", "backslashreplace"))
+    write_atomic(path, render(summary).encode("utf-8", "backslashreplace"))
 
 
 def render(summary: Summary) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from handful.files import write_atomic
 from handful.types import HandfulError
 
 Row = dict[str, Any]
@@ -286,28 +287,12 @@ class Summary:
 
     def save(self, path: str | Path) -> None:
         """``to_json`` into a file, whole or not at all."""
-        write_atomically(path, self.to_json().encode())
+        write_atomic(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> Summary:
         """``from_json`` of a file."""
         return cls.from_json(Path(path).read_text("utf-8"))
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write beside ``path``, flush to the disk, rename: a reader sees the old file or the new one."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.part")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def _whole(data: bytes) -> int:
