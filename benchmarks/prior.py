@@ -23,7 +23,7 @@ LABELS = (1, 4, 16, 64)
 DRAWS, DRAWS_OF_NETWORKS = 3, 1
 STEPS = {"supervised": 200, "pseudo-label": 200, "fine-tune": 60, "fine-tune-pseudo": 60}
 NETWORKS_ON = {"digits", "usps", "mnist", "fashion_mnist", "tf_flowers", "office-amazon", "office-webcam"}
-NETWORK_LABELS = (1, 4, 16)
+NETWORK_LABELS = (4,)
 
 
 def main() -> None:

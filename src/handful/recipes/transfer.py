@@ -101,9 +101,14 @@ def probe(task: Task, workshop: Workshop, *, on: str, method: Any = None) -> Fit
     return _fitted(features, head)
 
 
+def propagation_for(task: Task) -> LabelPropagation:
+    """The default: photographs' features form looser groups than digits' pixels, so labels flow less far."""
+    return LabelPropagation(alpha=0.9, iterations=20) if task.photographs else LabelPropagation()
+
+
 def propagate(task: Task, workshop: Workshop, *, on: str, method: LabelPropagation | None = None) -> Fitted:
     """Label propagation over labelled and unlabelled pictures, then a linear head on its labels."""
-    method = method or LabelPropagation()
+    method = method or propagation_for(task)
     features = space(task, workshop, on)
     rows, graph = _graph(features, task, method)
     seeds, y = _seeds(rows, task)
@@ -117,7 +122,7 @@ def teacher_targets(
 ) -> Tensor:
     """Class probabilities [m, K] of ``task.unlabelled`` by label propagation; pictures outside the graph get
     those of the linear head."""
-    method = method or LabelPropagation()
+    method = method or propagation_for(task)
     features = space(task, workshop, on)
     rows, graph = _graph(features, task, method)
     seeds, y = _seeds(rows, task)
