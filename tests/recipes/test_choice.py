@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from handful.recipes.choice import (
     DOUBT,
+    LONE_SPREAD,
     NO_PRIOR,
     RULE,
     Belief,
@@ -101,25 +102,40 @@ TABLE = PriorTable(
 
 
 def test_each_data_set_votes_once_at_its_nearest_number_of_labels() -> None:
-    """At 4 labels: flowers 0.06, pets 0.10; the digits are of another kind."""
-    belief = TABLE.difference("a", "b", "photo", 4)
-    assert belief.mean == pytest.approx(0.08)
-    assert belief.sd == pytest.approx(math.hypot(0.04 / math.sqrt(2), DOUBT))
-    assert TABLE.difference("b", "a", "photo", 4) == pytest.approx((-belief.mean, belief.sd))
+    """At 4 labels the errors of a and b are .30 and .36 on flowers, .40 and .50 on pets; digits are another kind."""
+    first, second = math.log(0.36 / 0.30), math.log(0.50 / 0.40)
+    mean, spread = (first + second) / 2, math.hypot(abs(first - second) / math.sqrt(2), DOUBT)
+    belief = TABLE.difference("a", "b", "photo", 4, error=0.2)
+    assert belief.mean == pytest.approx(0.2 * (1 - math.exp(-mean)))
+    assert belief.sd == pytest.approx(0.2 * math.exp(-mean) * spread)
+    assert TABLE.difference("a", "b", "photo", 4) == pytest.approx(
+        (belief.mean * 2.15, belief.sd * 2.15)
+    )  # .43
+    back = TABLE.difference("b", "a", "photo", 4, error=0.2)
+    assert back.mean == pytest.approx(0.2 * (1 - math.exp(mean)))
 
 
 @pytest.mark.parametrize(
-    ("labels", "flowers"), [(0, 0.10), (1, 0.10), (3, 0.06), (7, 0.06), (9, 0.02), (500, 0.02)]
+    ("labels", "ratio"),
+    [(0, 0.6 / 0.5), (1, 0.6 / 0.5), (3, 0.36 / 0.3), (7, 0.36 / 0.3), (9, 0.22 / 0.2), (500, 0.22 / 0.2)],
 )
-def test_nearest_is_meant_in_log(labels: int, flowers: float) -> None:
+def test_nearest_is_meant_in_log(labels: int, ratio: float) -> None:
     """7 / 4 is less than 16 / 7; 16 / 9 is less than 9 / 4. Pets were measured with both at 4 only."""
-    assert TABLE.difference("a", "b", "photo", labels).mean == pytest.approx((flowers + 0.10) / 2)
+    mean = (math.log(ratio) + math.log(0.5 / 0.4)) / 2
+    assert TABLE.difference("a", "b", "photo", labels, 1.0).mean == pytest.approx(1 - math.exp(-mean))
 
 
 def test_one_data_set_alone_has_the_spread_of_ignorance() -> None:
     only = TABLE.without(["pets"])
-    assert only.difference("a", "b", "photo", 16) == pytest.approx((0.02, math.hypot(NO_PRIOR[1], DOUBT)))
-    assert TABLE.difference("a", "b", "small", 4) == pytest.approx((-0.6, math.hypot(NO_PRIOR[1], DOUBT)))
+    spread = math.hypot(LONE_SPREAD, DOUBT)
+    assert only.difference("a", "b", "photo", 16) == pytest.approx((0.02, 0.20 * spread))
+    assert TABLE.difference("a", "b", "small", 4) == pytest.approx((-0.6, 0.70 * spread))
+
+
+def test_errors_near_zero_do_not_run_away() -> None:
+    """No error at all counts as half a percent: log(0.02 / 0.005) = log 4."""
+    table = PriorTable({(name, "photo", 4): {"a": 1.0, "b": 0.98} for name in ("one", "two")})
+    assert table.difference("a", "b", "photo", 4, 0.4).mean == pytest.approx(0.4 * (1 - 1 / 4))
 
 
 def test_what_was_never_measured_is_not_known() -> None:
@@ -161,12 +177,13 @@ PAIR = {"linear": False, "spread": True}
 
 
 def test_the_baseline_ships_where_the_lead_is_within_one_standard_error() -> None:
-    """Data sets that agree leave DOUBT as the spread: 0.02."""
-    verdict = decide(PAIR, priors(0.019), "small", 1, {}, 1)
+    """Data sets that agree leave DOUBT = 0.1 as the spread: an error of 0.5 must fall by 0.5 - 0.5 / 1.1 = 0.0455
+    for the gain to reach (0.5 - gain) * 0.1."""
+    verdict = decide(PAIR, priors(0.044), "small", 1, {}, 1)
     assert (verdict.chosen, verdict.baseline) == ("linear", "linear")
-    assert verdict.beliefs["spread"] == pytest.approx((0.019, DOUBT))
-    assert decide(PAIR, priors(0.021), "small", 1, {}, 1).chosen == "spread"
-    assert decide(PAIR, priors(0.021, spread=0.02), "small", 1, {}, 1).chosen == "linear"
+    assert verdict.beliefs["spread"] == pytest.approx((0.044, (0.5 - 0.044) * DOUBT))
+    assert decide(PAIR, priors(0.047), "small", 1, {}, 1).chosen == "spread"
+    assert decide(PAIR, priors(0.047, spread=0.05), "small", 1, {}, 1).chosen == "linear"
     assert "more than 1 standard error" in RULE
 
 
@@ -188,7 +205,7 @@ def test_more_repeats_of_one_candidate_are_compared_on_the_common_ones() -> None
 
 
 def test_without_evidence_the_prior_alone_decides() -> None:
-    assert decide(PAIR, priors(0.2), "small", 1, {}, 1).beliefs["spread"] == pytest.approx((0.2, DOUBT))
+    assert decide(PAIR, priors(0.2), "small", 1, {}, 1).beliefs["spread"] == pytest.approx((0.2, 0.3 * DOUBT))
     assert decide(PAIR, EMPTY, "small", 1, {}, 1).chosen == "linear"
 
 
@@ -202,14 +219,17 @@ def test_the_strongest_labelled_only_candidate_is_the_baseline() -> None:
 
 
 def test_a_bold_and_doubtful_candidate_does_not_hide_a_sure_one() -> None:
-    """The bold one's gains 0.5 and -0.1 are worth 0.2 ± 0.42; the sure one's 0.1 and 0.1 are worth 0.1 ± 0.02."""
+    """The bold one's errors are a sixth and 7/6 of the baseline's; the sure one's are 5/6 of it twice."""
     names = {"linear": False, "bold": True, "sure": True}
     rows = {
         ("one", "small", 4): {"linear": 0.4, "bold": 0.9, "sure": 0.5},
         ("two", "small", 4): {"linear": 0.4, "bold": 0.3, "sure": 0.5},
     }
     verdict = decide(names, PriorTable(rows), "small", 1, {}, 1)
-    assert verdict.beliefs["bold"] == pytest.approx((0.2, math.hypot(0.6 / math.sqrt(2), DOUBT)))
+    bold, sure = verdict.beliefs["bold"], verdict.beliefs["sure"]
+    assert bold.mean == pytest.approx(0.6 * (1 - math.sqrt(1 / 6 * 7 / 6)))
+    assert sure == pytest.approx((0.1, 0.5 * DOUBT))
+    assert sure.mean < bold.mean < bold.sd
     assert verdict.chosen == "sure"
 
 
@@ -251,6 +271,10 @@ def test_a_labelled_only_candidate_ships_only_as_the_baseline(data: st.DataObjec
     verdict = decide(names, PriorTable(rows), "small", 4, {}, 4)
     assert verdict.chosen in ("user", verdict.baseline)
     assert not names[verdict.baseline]
-    gain = [row["user"] - row[verdict.baseline] for row in rows.values()]
-    leads = np.mean(gain) > math.hypot(np.std(gain, ddof=1), DOUBT)
-    assert (verdict.chosen == "user") == leads
+    logs = [
+        math.log(max(1 - row[verdict.baseline], 0.005) / max(1 - row["user"], 0.005)) for row in rows.values()
+    ]
+    # gain > sd, that is 1 - exp(-d) > exp(-d) s, unless the baseline makes no error at all
+    leads = math.exp(np.mean(logs)) - 1 > math.hypot(np.std(logs, ddof=1), DOUBT)
+    possible = any(row[verdict.baseline] < 1 for row in rows.values())
+    assert (verdict.chosen == "user") == (leads and possible)

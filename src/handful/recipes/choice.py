@@ -20,7 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 EVIDENCE_FROM = 4  # labels of the rarest class from which cross-validation counts
-DOUBT = 0.02  # added spread of the prior: another data set is never quite like those measured
+DOUBT = 0.10  # added spread of log error ratios: another data set is never quite like those measured
+LONE_SPREAD = 0.5  # their spread where a single data set was measured
+LEAST_ERROR = 0.005  # smaller errors in the table count as this
 NO_PRIOR = (0.0, 0.10)  # mean and spread of a difference that nothing is known about
 SURE = 1.0  # standard errors by which an unlabelled-using candidate must lead to ship
 
@@ -73,25 +75,32 @@ class PriorTable:
         gone = set(names)
         return PriorTable({key: value for key, value in self.rows.items() if key[0] not in gone})
 
-    def difference(self, a: str, b: str, kind: str, labels: int) -> Belief:
-        """What ``a`` gains over ``b`` on data sets of this kind, at the measured number of labels nearest to
+    def difference(self, a: str, b: str, kind: str, labels: int, error: float | None = None) -> Belief:
+        """What ``a`` should gain over ``b`` here, going by data sets of this kind at the number of labels nearest to
         ``labels`` (in log), each data set counting once.
 
-        The spread is that between data sets (with a doubt added); with fewer than two it is ``NO_PRIOR``'s.
+        Gains shrink where little is left to gain, so they are averaged as d = log(error_b / error_a), and
+        brought back as error_b (1 - exp(-d)). The spread is that between data sets, with a doubt added.
+
+        Args:
+            error: of ``b`` on the pictures at hand; by default its mean over the data sets.
         """
         if a == b:
             return Belief(0.0, 1e-6)
-        gains = []
+        logs, errors = [], []
         for name in sorted({key[0] for key in self.rows if key[1] == kind}):
             sizes = [k[2] for k, row in self.rows.items() if k[:2] == (name, kind) and a in row and b in row]
             if sizes:
                 size = min(sizes, key=lambda s: abs(math.log(s / max(labels, 1))))
                 row = self.rows[(name, kind, size)]
-                gains.append(row[a] - row[b])
-        if not gains:
+                errors.append(1 - row[b])
+                logs.append(math.log(max(1 - row[b], LEAST_ERROR) / max(1 - row[a], LEAST_ERROR)))
+        if not logs:
             return Belief(*NO_PRIOR)
-        spread = float(np.std(gains, ddof=1)) if len(gains) > 1 else NO_PRIOR[1]
-        return Belief(float(np.mean(gains)), math.hypot(spread, DOUBT))
+        mean = float(np.mean(logs))
+        spread = math.hypot(float(np.std(logs, ddof=1)) if len(logs) > 1 else LONE_SPREAD, DOUBT)
+        left = math.exp(-mean) * (float(np.mean(errors)) if error is None else error)
+        return Belief(left * (math.exp(mean) - 1), left * spread)
 
 
 @cache
@@ -130,17 +139,24 @@ def decide(
     """
 
     def belief(a: str, b: str) -> Belief:
-        known = prior.difference(a, b, kind, labels)
+        known = prior.difference(a, b, kind, labels, error(b))
         if a == b or a not in right or b not in right:
             return known
         repeats = min(len(right[a]), len(right[b]))
         return combine(known, measured(right[a][:repeats], right[b][:repeats], n_folds))
 
+    def error(name: str) -> float | None:
+        """Held-out error of a candidate (never quite 0 or 1: Laplace's rule), where it was measured."""
+        if name not in right:
+            return None
+        repeats, n = right[name].shape
+        return float((n - right[name].sum() / repeats + 1) / (n + 2))
+
     labelled_only = [name for name, unlabelled in candidates.items() if not unlabelled]
     reference = labelled_only[0]
     baseline = max(labelled_only, key=lambda name: belief(name, reference).mean)
     beliefs = {name: belief(name, baseline) for name in candidates}
-    priors = {name: prior.difference(name, baseline, kind, labels) for name in candidates}
+    priors = {name: prior.difference(name, baseline, kind, labels, error(baseline)) for name in candidates}
     users = [name for name, unlabelled in candidates.items() if unlabelled]
     leading = [name for name in users if beliefs[name].mean > SURE * beliefs[name].sd]
     chosen = max(leading, key=lambda name: beliefs[name].mean, default=baseline)

@@ -19,12 +19,13 @@ from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.supervised import Supervised
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training, train_network
-from handful.recipes.transfer import fine_tune, probe, propagate, teacher_targets
+from handful.recipes.transfer import fine_tune, probe, propagate, teacher_for, teacher_targets
 from handful.types import UsageError
 
 T = TypeVar("T")
 TAUGHT: dict[str, Any] = {"threshold": 0.0}  # a teacher's labels are used all
 UNTAUGHT: dict[str, Any] = {"threshold": 0.9, "ramp_steps": 200}
+ROUNDS = 2  # students of self-training
 SMALL = Training(backbone="small-resnet", max_steps=300)
 
 
@@ -117,12 +118,20 @@ def self_training(
     training: Training | None = None,
     stage: str = "pseudo-label",
 ) -> Fitted:
-    """Label propagation labels the unlabelled pictures; a small network learns them, strongly augmented."""
-    teacher = teacher_targets(task, workshop, on=on)
+    """Label propagation labels the unlabelled pictures and a small network learns them under strong augmentation;
+    then that network labels them and a second one learns its answers (self-training, ``ROUNDS`` students in all)."""
     method = method or PseudoLabel(**TAUGHT)
-    return train_network(
-        task, workshop, method, training or small_training(task), stage=stage, teacher=teacher
-    )
+    training = training or small_training(task)
+    training = replace(training, seconds=training.seconds / ROUNDS)
+    targets = teacher_targets(task, workshop, on=on, method=teacher_for(on))
+    for number in range(1, ROUNDS + 1):
+        # "pseudo-label/0.1" becomes "pseudo-label-1/0.1": every round is a stage of its own
+        name, slash, fold = stage.partition("/")
+        student = train_network(
+            task, workshop, method, training, stage=f"{name}-{number}{slash}{fold}", teacher=targets
+        )
+        targets = student.logits(task.unlabelled).softmax(1)
+    return student
 
 
 def own_labels(

@@ -132,7 +132,7 @@ def train_network(
         config["head"] = network.head.config()
     if done.exists():
         network.load_state_dict(checkpoint.read(done)["network"])
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # same bits
+        network = network.to(memory_format=torch.channels_last)  # same bits
     else:
         if start:
             start(network)
