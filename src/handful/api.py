@@ -336,7 +336,7 @@ def demo(
     450 pictures held out. The pictures are written to ``folder/pictures`` as PNG files first."""
     pictures = Path(folder) / "pictures"
     write_digits(pictures, per_class=4, seed=seed)
-    choices = FitOptions(seconds=60, seed=seed, without_priors=("digits",))
+    choices = FitOptions(seconds=90, seed=seed, without_priors=("digits",))
     return fit(
         pictures, replace(choices, **options), out=Path(folder) / "run", teller=teller, command="handful demo"
     )
