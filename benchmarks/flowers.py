@@ -27,7 +27,7 @@ from handful.statistics import mean_interval
 LABELS = (1, 4, 16, 64)
 DRAWS = 5
 AUTO_SECONDS = 60
-STEPS = 60  # of fine-tuning, 16 labelled pictures each
+STEPS = 40  # of fine-tuning, 16 labelled pictures each
 COMPARED = (
     "logistic", "nearest-mean", "knn", "propagation", "fine-tune", "fine-tune-pseudo", "auto",
 )  # fmt: skip

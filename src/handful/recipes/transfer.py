@@ -148,7 +148,7 @@ def tuning(backbone: str) -> Training:
     (Howard & Ruder 2018, sec. 3.2), batch norm's statistics frozen."""
     return Training(
         backbone=backbone, pretrained=True, size=128, seconds=60, max_steps=150, batch=16, ratio=1, optimizer="adamw",
-        lr=1e-3, weight_decay=0.01, decay_by_depth=2.6, freeze_norms=True, ema=0.9,
+        lr=3e-4, weight_decay=0.01, decay_by_depth=2.6, freeze_norms=True, ema=0.9,
     )  # fmt: skip
 
 
