@@ -217,6 +217,7 @@ def test_the_temperature_fits_the_held_out_logits(cheap: Any, bench: Callable[..
     outcome = choose(task, bench(), prior=NOBODY, only=("nearest-mean", "pixels"))
     trial, t = outcome.trials["nearest-mean@pixels"], outcome.temperature
     assert trial.logits is not None and trial.truth is not None
+    assert (trial.logits.argmax(1) != trial.truth).any()
     z = trial.logits.double()
 
     def loss(temperature: float) -> float:
@@ -228,6 +229,18 @@ def test_the_temperature_fits_the_held_out_logits(cheap: Any, bench: Callable[..
     with torch.no_grad():
         direct = outcome.fitted.classifier.eval()(x).logits.softmax(1)
     torch.testing.assert_close(outcome.probabilities(held), direct, rtol=0, atol=1e-5)
+
+
+def test_a_dozen_right_answers_do_not_make_a_model_certain(
+    cheap: Any, bench: Callable[..., Workshop]
+) -> None:
+    """No error among the held-out pictures: the likeliest temperature is 0, which says "100 %" to everything."""
+    task, held, _ = digits()
+    outcome = choose(task, bench(), prior=NOBODY, only=("nearest-mean", "pixels"))
+    right = outcome.trials["nearest-mean@pixels"].right
+    assert right is not None and right[0].all()
+    assert outcome.temperature == 1
+    assert outcome.probabilities(held).amax(1).min() < 0.99
 
 
 def test_measurements_of_a_killed_run_are_taken_up(cheap: Any, bench: Callable[..., Workshop]) -> None:

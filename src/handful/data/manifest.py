@@ -117,11 +117,7 @@ def read_folder(folder: str | Path) -> Manifest:
         folders += [(f"{part}/{name}", name) for name in classes_here if split == LABELLED]
 
     classes = tuple(sorted({name for _, name, split in rows if split == LABELLED}))
-    _check(root, classes, rows)
-    for where, name in folders:
-        if name not in classes:
-            fix = "put pictures of the class into it, or remove the folder"
-            raise UsageError(f"class '{name}' holds no pictures", file=root / where, fix=fix)
+    _check(root, classes, folders, rows)
     index = {name: i for i, name in enumerate(classes)}
     return Manifest(
         root=root,
@@ -152,12 +148,18 @@ def pictures_below(root: Path, part: str = "") -> Iterator[str]:
                 yield (Path(folder) / name).relative_to(root).as_posix()
 
 
-def _check(root: Path, classes: tuple[str, ...], rows: list[tuple[str, str, str]]) -> None:
+def _check(
+    root: Path, classes: tuple[str, ...], folders: list[tuple[str, str]], rows: list[tuple[str, str, str]]
+) -> None:
     layout = "lay it out as DIR/<class>/picture.jpg with DIR/unlabeled/ beside the classes"
     if not rows:
         raise UsageError("holds no pictures", file=root, fix=layout)
     if not classes:
         raise UsageError("has no class folders with pictures: nothing is labelled", file=root, fix=layout)
+    for where, name in folders:
+        if name not in classes:
+            fix = "put pictures of the class into it, or remove the folder"
+            raise UsageError(f"class '{name}' holds no pictures", file=root / where, fix=fix)
     if len(classes) == 1:
         raise UsageError(
             f"has only one class ({classes[0]})", file=root, fix="add a folder for a second class"

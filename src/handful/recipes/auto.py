@@ -164,7 +164,9 @@ def choose(
     fitted = trial.recipe.run(task, workshop, on=trial.on, **options(trial), stage=trial.name)
     trial.seconds += time.perf_counter() - begin
     outcome = Outcome(fitted, chosen, trials, final, n_folds)
-    if trial.logits is not None and trial.truth is not None:
+    errors = trial.right is not None and not trial.right[0].all()
+    # without an error the likeliest temperature is 0: a dozen right answers would make the model certain of all
+    if errors and trial.logits is not None and trial.truth is not None:
         outcome.temperature = fit_temperature(trial.logits, trial.truth)
         fitted.classifier.temperature.fill_(outcome.temperature)
     return outcome
