@@ -268,7 +268,8 @@ def test_a_costly_candidate_without_hope_is_not_tried(
 def test_the_time_is_shared_out_over_folds_and_the_last_training(
     bench: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two networks in four folds each and one training at the end: nine shares of 90 seconds."""
+    """Two networks in four folds each and one training at the end: nine shares of 85 % of 90 seconds, less what
+    the cheap candidates took (here next to nothing)."""
     pairs = [("logistic", "pixels"), ("supervised", "pixels"), ("pseudo-label", "pixels")]
     monkeypatch.setattr(auto, "candidates", lambda task: pairs)
     given: list[float] = []
@@ -282,7 +283,7 @@ def test_the_time_is_shared_out_over_folds_and_the_last_training(
     monkeypatch.setattr(auto, "_measure", spy)
     monkeypatch.setattr(auto, "_line", lambda trial, key: key)
     choose(digits()[0], bench(), seconds=90, prior=NOBODY)
-    assert given == [10, 10]
+    assert given[0] == given[1] == pytest.approx(8.5, abs=0.3)
 
 
 def test_a_recipes_own_settings_survive_other_options() -> None:
