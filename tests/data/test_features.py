@@ -82,7 +82,7 @@ def test_auto_falls_back_with_a_reason(
     monkeypatch.setitem(BACKENDS, "onnxruntime", BACKENDS["onnxruntime"]._replace(start=wrong, needs=()))
     monkeypatch.setattr(features, "order", lambda _: ["torch", "onnxruntime", "torch-eager-fp32"])
     net, images = create("lenet", size=32, seed=0), Pictures(5)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         got = extract(net, images)
     assert got.backend == "torch-eager-fp32"
     assert "RuntimeError: no such instruction" in caplog.text

@@ -145,12 +145,12 @@ def test_resizing_equals_pillow_step_by_step(tmp_path: Path) -> None:
     assert np.array_equal(decode(tmp_path / "x.png", 3, 20), np.asarray(expected).transpose(2, 0, 1))
 
 
-def test_gray_folders_are_stored_in_one_channel_and_photographs_at_128(tmp_path: Path) -> None:
+def test_gray_folders_are_stored_in_one_channel_and_photographs_at_192_at_most(tmp_path: Path) -> None:
     for name, size in (("a/0", 300), ("b/0", 150)):
         (tmp_path / "x" / name).parent.mkdir(parents=True)
         Image.new("L", (size, size), 7).save(tmp_path / "x" / f"{name}.png")
     store, _, _ = open_store(read_folder(tmp_path / "x"), tmp_path / "cache")
-    assert store.data.shape == (2, 1, 128, 128)
+    assert store.data.shape == (2, 1, 192, 192)  # the median shorter side is 225
     small, _, _ = open_store(read_folder(tmp_path / "x"), tmp_path / "cache", side=10)
     assert small.data.shape == (2, 1, 10, 10)
     assert (small.data == 7).all()
