@@ -401,7 +401,8 @@ def test_a_cosine_head_starts_from_imprinted_means(
 def test_fine_tuning_lite0_keeps_statistics_and_moves_weights(colours: tuple[Task, Workshop]) -> None:
     task, workshop = colours
     fresh = create("lite0", n_classes=2, pretrained=True, size=64)
-    fitted = fine_tune(task, workshop, on="lite0", training=TINY)
+    # at the default rate the stem's steps (3e-4 / 2.6^9) can drown in float32 rounding
+    fitted = fine_tune(task, workshop, on="lite0", training=replace(TINY, lr=3e-3))
     before, after = norms(fresh), norms(fitted.classifier.backbone)
     assert len(after) == 147, "49 norms with three buffers"
     assert all(torch.equal(after[name], before[name]) for name in after)
