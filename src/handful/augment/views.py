@@ -124,15 +124,18 @@ def to_input(x: Tensor, spec: InputSpec) -> Tensor:
     Gray pictures are repeated over the channels; colour pictures become gray by ITU-R 601 luma; other sizes
     are resized (bicubic, antialiased).
     """
+    if x.shape[-1] != spec.size or x.shape[-2] != spec.size:
+        # whole gray values, as the tables of frozen features are made (data.features.prepare)
+        size = (spec.size, spec.size)
+        x = x if x.device.type == "cpu" else x.float()
+        x = F.interpolate(x, size=size, mode="bicubic", antialias=True, align_corners=False)
+        x = x if x.dtype == torch.uint8 else x.round().clamp(0, 255)
     out = x.float()
     if spec.channels != out.shape[1]:
         if out.shape[1] == 1:
             out = out.expand(-1, spec.channels, -1, -1)
         else:
             out = (out * out.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    if out.shape[-1] != spec.size or out.shape[-2] != spec.size:
-        size = (spec.size, spec.size)
-        out = F.interpolate(out, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
     scale = 1 / (255 * out.new_tensor(spec.std)).view(1, -1, 1, 1)
     offset = -(out.new_tensor(spec.mean) / out.new_tensor(spec.std)).view(1, -1, 1, 1)
     return out * scale + offset
