@@ -353,7 +353,7 @@ def test_head_first_starts_close_to_the_probe(
 ) -> None:
     """The head is W (f - m) / L + b with one length L for all; the probe divides by each picture's own."""
     task, workshop = colours
-    _, fitted = first_weights(task, workshop, monkeypatch, TINY)
+    network, fitted = first_weights(task, workshop, monkeypatch, TINY)
     features = space(task, workshop, "lite0", 64)
     rows = task.pool()
     start = fitted.logits(rows)
@@ -367,12 +367,18 @@ def test_head_first_starts_close_to_the_probe(
     a, b = start[:, 0] - start[:, 1], target[:, 0] - target[:, 1]
     assert torch.corrcoef(torch.stack([a, b]))[0, 1] > 0.97
     assert 0.8 < float(a.std() / b.std()) < 1.25
-    # exact where each picture's own length is put back
+    # exact for each picture with its mirror image, where each picture's own length is put back
     raw = features.backbone.eval()
     with torch.no_grad():
         f = raw(train_input(task, rows, raw.spec)).features
         mirrored = raw(train_input(task, rows, raw.spec).flip(3)).features
-    own = ((f + mirrored) / 2 - features.centre.mean).norm(dim=1)
+    both = (f + mirrored) / 2
+    own = (both - features.centre.mean).norm(dim=1)
+    bias = solved.classifier.head[1].bias.detach()  # type: ignore[index]
+    with torch.no_grad():
+        logits = network.head(both)  # type: ignore[operator]
+    expected = (target - bias) * own.unsqueeze(1) / own.mean() + bias
+    torch.testing.assert_close(logits, expected, rtol=0, atol=5e-3)
     assert float(own.mean()) == pytest.approx(features.length, rel=1e-3)
 
 
