@@ -401,13 +401,15 @@ class RunBook:
             except tomllib.TOMLDecodeError as error:
                 fix = "remove the folder, or choose another with --out"
                 raise HandfulError(f"is damaged ({error})", file=self.path, fix=fix) from error
-            if found.get("identity") != identity:
+            started = (folder / "stages").exists() or (folder / WEIGHTS).exists()
+            if found.get("identity") == identity:
+                self.plan, self.ended = found.get("plan", {}), found.get("result", {})
+            elif started:  # a run that failed before any work was done is simply replaced
                 raise UsageError(
                     "belongs to a run on other data, with other options, or of another version",
                     file=folder,
                     fix="choose another folder with --out, or remove this one",
                 )
-            self.plan, self.ended = found.get("plan", {}), found.get("result", {})
         elif folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir()):
             raise UsageError(
                 "is not empty and not a run", file=folder, fix="choose another folder with --out"

@@ -133,18 +133,24 @@ def test_killed_at_a_point(
     assert (tmp_path / "run" / "report.html").exists()
 
 
+def start_training(server: Server, line: list[str], cache: Path, metrics: Path) -> int:
+    """Start a run and wait until it has logged its first steps; returns its process number."""
+    server.send(line, cache, tell=True)
+    child = int(server.answer()["child"])
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return child
+
+
 @pytest.mark.parametrize("seed", range(RANDOM_KILLS))
 def test_killed_at_random(
     seed: int, server: Server, pictures: Path, undisturbed_long: tuple[str, Path], tmp_path: Path
 ) -> None:
     expected, cache = undisturbed_long
-    line, metrics = words(pictures, tmp_path / "run", LONG), tmp_path / "run" / "metrics.jsonl"
-    server.send(line, cache, tell=True)
-    child = server.answer()["child"]
-    deadline = time.monotonic() + 60
-    while not (metrics.exists() and metrics.stat().st_size):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    line = words(pictures, tmp_path / "run", LONG)
+    child = start_training(server, line, cache, tmp_path / "run" / "metrics.jsonl")
     time.sleep(random.Random(seed).uniform(0, 1.0))
     os.kill(child, signal.SIGKILL)
     assert server.answer()["code"] == -signal.SIGKILL
@@ -162,13 +168,8 @@ def test_told_to_stop(
     tmp_path: Path,
 ) -> None:
     expected, cache = undisturbed_long
-    line, metrics = words(pictures, tmp_path / "run", LONG), tmp_path / "run" / "metrics.jsonl"
-    server.send(line, cache, tell=True)
-    child = server.answer()["child"]
-    deadline = time.monotonic() + 60
-    while not (metrics.exists() and metrics.stat().st_size):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    line = words(pictures, tmp_path / "run", LONG)
+    child = start_training(server, line, cache, tmp_path / "run" / "metrics.jsonl")
     os.kill(child, number)
     assert server.answer()["code"] == code
     assert server.run(line, cache) == 0

@@ -26,7 +26,7 @@ from handful.statistics import (
 )
 
 GALLERY = 12  # pictures in a gallery
-FEW_TEST = 30  # fewer held-out pictures than this make no headline
+FEW_HELD_OUT = 30  # fewer held-out pictures than this make no reliability diagram
 
 
 def summarise(
@@ -187,7 +187,7 @@ def _mean_pictures(task: Task) -> dict[str, Thumb]:
 
 def _reliability(summary: Summary, trial: Trial, temperature: float) -> None:
     """Confidence against accuracy on held-out labelled pictures, before and after temperature scaling."""
-    if trial.logits is None or trial.truth is None or len(trial.truth) < FEW_TEST:
+    if trial.logits is None or trial.truth is None or len(trial.truth) < FEW_HELD_OUT:
         return
     right = (trial.logits.argmax(1) == trial.truth).numpy()
     before = trial.logits.softmax(1).amax(1).numpy()
