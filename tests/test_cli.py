@@ -16,7 +16,8 @@ import handful.api as api
 import handful.recipes.auto as auto
 from handful import __version__, cli
 from handful.api import write_digits
-from handful.commands import _given, seconds
+from handful.commands.console import seconds
+from handful.commands.fit import _given
 from handful.methods.pseudo_label import PseudoLabel
 from handful.recipes.table import RECIPES
 from handful.recipes.train import Training

@@ -26,10 +26,12 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "fit": Command(
-        "train a classifier on a folder of pictures, few of them labelled", "handful.commands", "fit"
+        "train a classifier on a folder of pictures, few of them labelled", "handful.commands.fit", "fit"
     ),
-    "predict": Command("classify pictures with a finished run", "handful.commands", "predict"),
-    "demo": Command("the whole job on handwritten digits, 4 labels per class", "handful.commands", "demo"),
+    "predict": Command("classify pictures with a finished run", "handful.commands.predict", "predict"),
+    "demo": Command(
+        "the whole job on handwritten digits, 4 labels per class", "handful.commands.fit", "demo"
+    ),
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-import handful.commands
+import handful.commands.fit
 import handful.data.images
 import handful.engine.update
 import handful.models.backbones

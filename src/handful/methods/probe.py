@@ -118,7 +118,11 @@ def solve_logistic(
             np.zeros(k * (d + 1)),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": iterations, "gtol": 1e-7 if tight else 1e-6, "ftol": 1e-12 if tight else 1e-8},
+            options={
+                "maxiter": iterations,
+                "gtol": 1e-7 if tight else 1e-6,
+                "ftol": 1e-12 if tight else 1e-8,
+            },
         )
     solution = torch.from_numpy(found.x).view(k, d + 1).float()
     return solution[:, :d].clone(), solution[:, d].clone()

@@ -1,10 +1,8 @@
-"""What the commands do: words in, exit code out. One parse builds the options; two hops to the code."""
+"""``handful fit`` and ``handful demo``."""
 
 from __future__ import annotations
 
-import re
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
@@ -12,47 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional, arg
 
 from handful import api
+from handful.commands.console import ConsoleTeller, closing, seconds
 from handful.recipes.table import RECIPES, SMALL, find
 from handful.recipes.train import Training
 from handful.recipes.transfer import tuning
-from handful.types import UsageError
-
-
-class ConsoleTeller(api.Teller):
-    """Plain lines, and on a terminal a progress bar with the time left."""
-
-    def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-        self.bars = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
-        self.task: TaskID | None = None
-        self.what = ""
-
-    def __enter__(self) -> ConsoleTeller:
-        if self.console.is_terminal:
-            self.bars.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.bars.stop()
-
-    def tell(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        if not self.console.is_terminal:
-            return
-        if what != self.what:
-            if self.task is not None:
-                self.bars.remove_task(self.task)
-            self.task, self.what = self.bars.add_task(what, total=total), what
-        assert self.task is not None
-        self.bars.update(self.task, completed=done, total=total)
 
 
 @dataclass
@@ -116,29 +80,8 @@ def fit(words: Sequence[str]) -> int:
     begin = time.perf_counter()
     with ConsoleTeller() as teller:
         run = api.fit(given.data, options, out=given.out, teller=teller, command=command)
-    _closing(run, time.perf_counter() - begin)
+    closing(run, time.perf_counter() - begin)
     return 0
-
-
-@dataclass
-class PredictArguments:
-    """Classify pictures with a finished run: a line each of file, class and probability, tab-separated."""
-
-    run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """folder of a finished run"""
-    pictures: Annotated[Positional[tuple[Path, ...]], arg(metavar="PICTURES")]
-    """files, or folders that are searched"""
-
-
-def predict(words: Sequence[str]) -> int:
-    """``handful predict RUN PICTURES…``; 1 where a file could not be read (the others are classified)."""
-    given = tyro.cli(PredictArguments, args=list(words), prog="handful predict")
-    good, bad = api.predict(given.run, given.pictures)
-    for file, label, probability in good:
-        print(f"{file}\t{label}\t{probability:.4f}")
-    for file, reason in bad:
-        print(f"error: {file}: {reason}", file=sys.stderr)
-    return 1 if bad else 0
 
 
 @dataclass
@@ -155,20 +98,8 @@ def demo(words: Sequence[str]) -> int:
     begin = time.perf_counter()
     with ConsoleTeller() as teller:
         run = api.demo(given.out, teller=teller)
-    _closing(run, time.perf_counter() - begin)
+    closing(run, time.perf_counter() - begin)
     return 0
-
-
-def seconds(text: str) -> float:
-    """ "90s", "5m", "1.5h" or a plain number of seconds.
-
-    Raises:
-        UsageError: anything else, or nothing left of it.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if not found or float(found[1]) <= 0:
-        raise UsageError(f"'{text}' is not a time", fix="write it as 90s, 5m or 1h")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def _peek(words: Sequence[str], option: str) -> str | None:
@@ -189,21 +120,3 @@ def _given(words: Sequence[str], prefix: str, value: Any) -> dict[str, Any]:
     return {
         f.name: getattr(value, f.name) for f in fields(value) if f.name in named or f"no_{f.name}" in named
     }
-
-
-def _closing(run: api.Run, elapsed: float) -> None:
-    console = Console(highlight=False)
-    if run.accuracy is None:
-        headline = f"accuracy not known: measured on {run.measured_on}"
-    else:
-        headline = f"{100 * run.accuracy:.1f} % right"
-        if run.interval:
-            headline += f" (95 % interval {100 * run.interval[0]:.1f} to {100 * run.interval[1]:.1f})"
-        headline += f", measured on {run.measured_on}"
-    lines = [
-        f"{run.chosen}: {headline}",
-        f"report:   {run.folder / 'report.html'}",
-        f"classify: handful predict {shlex.quote(str(run.folder))} PICTURES…",
-        f"({elapsed:.0f} s)",
-    ]
-    console.print("\n".join(lines), markup=False, soft_wrap=True)

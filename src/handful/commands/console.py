@@ -1,0 +1,75 @@
+"""What all commands share: the person who waits is told how far it is; times are read; the last lines."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from handful import api
+from handful.types import UsageError
+
+
+class ConsoleTeller(api.Teller):
+    """Plain lines, and on a terminal a progress bar with the time left."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+        self.bars = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+        self.task: TaskID | None = None
+        self.what = ""
+
+    def __enter__(self) -> ConsoleTeller:
+        if self.console.is_terminal:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.bars.stop()
+
+    def tell(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        if not self.console.is_terminal:
+            return
+        if what != self.what:
+            if self.task is not None:
+                self.bars.remove_task(self.task)
+            self.task, self.what = self.bars.add_task(what, total=total), what
+        assert self.task is not None
+        self.bars.update(self.task, completed=done, total=total)
+
+
+def seconds(text: str) -> float:
+    """ "90s", "5m", "1.5h" or a plain number of seconds.
+
+    Raises:
+        UsageError: anything else, or nothing left of it.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if not found or float(found[1]) <= 0:
+        raise UsageError(f"'{text}' is not a time", fix="write it as 90s, 5m or 1h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def closing(run: api.Run, elapsed: float) -> None:
+    """What came out, and what to do next."""
+    console = Console(highlight=False)
+    if run.accuracy is None:
+        headline = f"accuracy not known: measured on {run.measured_on}"
+    else:
+        headline = f"{100 * run.accuracy:.1f} % right"
+        if run.interval:
+            headline += f" (95 % interval {100 * run.interval[0]:.1f} to {100 * run.interval[1]:.1f})"
+        headline += f", measured on {run.measured_on}"
+    lines = [
+        f"{run.chosen}: {headline}",
+        f"report:   {run.folder / 'report.html'}",
+        f"classify: handful predict {shlex.quote(str(run.folder))} PICTURES…",
+        f"({elapsed:.0f} s)",
+    ]
+    console.print("\n".join(lines), markup=False, soft_wrap=True)

@@ -1,0 +1,35 @@
+"""``handful predict``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from handful import api
+
+
+@dataclass
+class PredictArguments:
+    """Classify pictures with a finished run: a line each of file, class and probability, tab-separated."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """folder of a finished run"""
+    pictures: Annotated[Positional[tuple[Path, ...]], arg(metavar="PICTURES")]
+    """files, or folders that are searched"""
+
+
+def predict(words: Sequence[str]) -> int:
+    """``handful predict RUN PICTURES…``; 1 where a file could not be read (the others are classified)."""
+    given = tyro.cli(PredictArguments, args=list(words), prog="handful predict")
+    good, bad = api.predict(given.run, given.pictures)
+    for file, label, probability in good:
+        print(f"{file}\t{label}\t{probability:.4f}")
+    for file, reason in bad:
+        print(f"error: {file}: {reason}", file=sys.stderr)
+    return 1 if bad else 0
