@@ -22,21 +22,34 @@ PHOTO = ("tf_flowers", "caltech101", "office-amazon", "office-caltech", "office-
 LABELS = (1, 4, 16, 64)
 DRAWS, DRAWS_OF_NETWORKS = 3, 1
 STEPS = {"supervised": 200, "pseudo-label": 200, "fine-tune": 60, "fine-tune-pseudo": 60}
-NETWORKS_ON = {"digits", "usps", "mnist", "fashion_mnist", "tf_flowers", "office-amazon", "office-webcam"}
-NETWORK_LABELS = (4,)
+NETWORKS_ON = {
+    "digits",
+    "usps",
+    "mnist",
+    "fashion_mnist",
+    "tf_flowers",
+    "caltech101",
+    "office-amazon",
+    "office-webcam",
+}
+NETWORK_LABELS = (1, 4, 16)
 
 
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--only-cheap", action="store_true", help="no networks")
+    parser.add_argument("--data", nargs="+", default=[*SMALL, *PHOTO], help="measure only these sets now")
+    parser.add_argument("--labels", nargs="+", type=int, default=list(LABELS), help="and only these sizes")
     given = parser.parse_args()
     grid = Grid("prior")
     for networks in (False, True):
-        for name in (*SMALL, *PHOTO):
+        for name in given.data:
             if networks and (given.only_cheap or name not in NETWORKS_ON):
                 continue
             data = DATASETS[name](given.data_root)
             for n in NETWORK_LABELS if networks else LABELS:
+                if n not in given.labels:
+                    continue
                 for seed in range(100, 100 + (DRAWS_OF_NETWORKS if networks else DRAWS)):
                     task = task_for(data, n, seed, pool_limit=5000)
                     if len(task.labelled) < n * len(data.classes) * 0.9:
