@@ -44,8 +44,8 @@ def test_beyond_the_curve_nothing_is_made_up() -> None:
     found = labels_saved(SIZES, {"probe": rows(0.5, 0.6, 0.7, 0.8)}, rows(0.4, 0.85, 0.8, 0.5))
     assert [(f.labels, f.beyond) for f in found][:2] == [(None, "below"), (None, "above")]
     assert found[2].labels == pytest.approx(64) and found[3].labels == pytest.approx(1)
-    assert worth(found[0]) == "fewer than 1, the fewest measured"
-    assert worth(found[1]).startswith("more than 64, the most measured")
+    assert worth(found[0]) == "fewer than 1 (the fewest measured)"
+    assert worth(found[1]).startswith("more than 64 (the most measured")
 
 
 def test_the_interval_keeps_the_pairing() -> None:
@@ -79,6 +79,10 @@ def test_words() -> None:
     saved = labels_saved(SIZES, {"the probe": rows(0.5, 0.6, 0.7, 0.8)}, rows(0.55, 0.65, 0.7, 0.9))
     assert sentence("X", saved[1]) == "With 4 labels per class, X does what the probe needs 8 (8 … 8) for."
     assert sentence("X", saved[0]).startswith("With 1 label per class, X does what the probe needs 2 (")
+    assert (
+        sentence("X", saved[3])
+        == "With 64 labels per class, X does better than the probe with 64, the most measured."
+    )
     with pytest.raises(ValueError, match="ascend"):
         labels_saved([4, 1], {"a": rows(0.1, 0.2)}, rows(0.1, 0.2))
     with pytest.raises(ValueError, match="none"):

@@ -150,12 +150,12 @@ def _mean(table: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def worth(saved: LabelsSaved) -> str:
-    """ "11 (8 … 17)", "more than 64, the most measured", "fewer than 1, the fewest measured"."""
+    """ "11 (8 … 17)", "more than 64 (the most measured)", "fewer than 1 (the fewest measured)"."""
     if saved.beyond == "above":
-        least = f"; at least {_count(saved.low)}" if saved.low is not None else ""
-        return f"more than {saved.largest}, the most measured{least}"
+        least = f", at least {_count(saved.low)}" if saved.low is not None else ""
+        return f"more than {saved.largest} (the most measured{least})"
     if saved.beyond == "below":
-        return f"fewer than {saved.smallest}, the fewest measured"
+        return f"fewer than {saved.smallest} (the fewest measured)"
     if saved.labels is None:
         return "not known"
     low = "< " + str(saved.smallest) if saved.low is None else _count(saved.low)
@@ -166,6 +166,13 @@ def worth(saved: LabelsSaved) -> str:
 def sentence(method: str, saved: LabelsSaved) -> str:
     """ "With 4 labels per class, X does what logistic regression needs 11 (8 … 17) for"."""
     labels = "label" if saved.given == 1 else "labels"
+    if saved.beyond:
+        side, end = (
+            ("better", f"{saved.largest}, the most")
+            if saved.beyond == "above"
+            else ("worse", f"{saved.smallest}, the fewest")
+        )
+        return f"With {saved.given} {labels} per class, {method} does {side} than {saved.baseline} with {end} measured."
     return f"With {saved.given} {labels} per class, {method} does what {saved.baseline} needs {worth(saved)} for."
 
 

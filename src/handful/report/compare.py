@@ -84,18 +84,14 @@ class Comparison:
     @property
     def sentences(self) -> list[str]:
         """One a recipe that uses unlabelled pictures, at the size where it saves most."""
-        best: dict[str, Row] = {}
+        best: dict[str, tuple[float, str]] = {}
         for row in self.rows:
-            if row.saved and row.saved.labels is not None:
-                before = best.get(row.contender)
-                share = row.saved.labels / row.labels
-                if (
-                    before is None
-                    or before.saved is None
-                    or share > (before.saved.labels or 0) / before.labels
-                ):
-                    best[row.contender] = row
-        return [sentence(row.title, row.saved) for row in best.values() if row.saved]
+            if row.saved:
+                ends = {"above": row.saved.largest, "below": 0}
+                share = (row.saved.labels or ends.get(row.saved.beyond, 0)) / row.labels
+                if share > best.get(row.contender, (-1.0, ""))[0]:
+                    best[row.contender] = (share, sentence(row.title, row.saved))
+        return [words for _, words in best.values()]
 
     @property
     def failed(self) -> list[Cell]:
