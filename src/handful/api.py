@@ -341,7 +341,7 @@ class CompareOptions:
     Attributes:
         recipes: contenders as ``recipes.compare.parse`` reads them; () takes every recipe that needs seconds.
         labels: sizes, labels per class; () takes 1, 4, 16, 64, … as far as the data reach.
-        seeds: number of label draws.
+        seeds: number of label draws; ``first_seed`` is the number of the first.
         seconds: of training a network (of the whole choice for "auto").
         jobs: processes.
         pool: at most so many pictures to learn from; 0: all.
@@ -352,6 +352,7 @@ class CompareOptions:
     recipes: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
     seeds: int = 5
+    first_seed: int = 0
     seconds: float = 60.0
     jobs: int = 1
     pool: int = 0
@@ -412,7 +413,8 @@ def compare(
         sizes = options.labels or tuple(4**i for i in range(8) if 4**i <= most) or (1,)
         cheap = [name for name, recipe in RECIPES.items() if not recipe.trains]
         contenders = line_up(wanted or [parse(name, **rest) for name in cheap], source)
-        grid = Grid(tuple(contenders), sizes, tuple(range(options.seeds)), options.feature_backend)
+        seeds = tuple(range(options.first_seed, options.first_seed + options.seeds))
+        grid = Grid(tuple(contenders), sizes, seeds, options.feature_backend)
         teller.tell(
             f"{source.name}: {len(contenders)} recipes, {sizes} labels per class, {options.seeds} draws"
         )

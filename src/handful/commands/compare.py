@@ -31,6 +31,8 @@ class CompareArguments:
     (default: all that take seconds). The labelled-only baselines are always there."""
     seeds: int = 5
     """label draws; they are paired over recipes and nested over sizes"""
+    first_seed: int = 0
+    """number of the first draw"""
     time: str = "60s"
     """of training a network (of the whole choice for auto), turned into steps once for all draws"""
     jobs: int = 1
@@ -52,6 +54,7 @@ def compare(words: Sequence[str]) -> int:
         recipes=recipes(given.recipes),
         labels=numbers(given.labels),
         seeds=given.seeds,
+        first_seed=given.first_seed,
         seconds=seconds(given.time),
         jobs=given.jobs,
         pool=given.pool,

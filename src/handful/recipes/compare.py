@@ -228,7 +228,8 @@ def line_up(contenders: Sequence[Contender], source: Source) -> list[Contender]:
         twin = "" if c.recipe == "auto" else find(c.recipe).labelled_only
         for name in filter(None, (*CHEAP_BASELINES, twin)):
             training = c.training if find(name).trains else {}
-            add(Contender(name, on, {}, training, c.seconds))
+            here = usual_space(name, some) if name == "supervised" else on  # which looks at pixels alone
+            add(Contender(name, here, {}, training, c.seconds))
     order = {name: i for i, name in enumerate([*RECIPES, "auto"])}
     return sorted(found.values(), key=lambda c: (c.uses_unlabelled, order[c.recipe], c.on))
 

@@ -256,7 +256,7 @@ def render(c: Comparison) -> str:
         c=c,
         style=Markup((here / "page.css").read_text("utf-8")),
         headline=_headline(c),
-        curves=compare_figures.accuracy_curves(_series(c, letters), "Accuracy against labels per class"),
+        curves=curves(c),
         bars=_bars(c),
         times=compare_figures.time_against_accuracy(
             {
@@ -270,6 +270,12 @@ def render(c: Comparison) -> str:
         by_size=[(n, [r for r in c.rows if r.labels == n]) for n in c.sizes],
         left_out=[name for name in dict.fromkeys(r.contender for r in c.rows) if name not in letters],
     )
+
+
+def curves(c: Comparison) -> Markup:
+    """Accuracy against labels, as SVG."""
+    letters = {name: LETTERS[i % 26] for i, name in enumerate(_shown(c))}
+    return compare_figures.accuracy_curves(_series(c, letters), "Accuracy against labels per class")
 
 
 def _shown(c: Comparison) -> list[str]:
