@@ -7,6 +7,7 @@ leaves tf_flowers out.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -15,22 +16,20 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks.cells import Grid, run_cell, spread, task_for
-from benchmarks.common import arguments, record
+from benchmarks.common import arguments
 from benchmarks.datasets import Dataset, tf_flowers
+from benchmarks.grids import RUNS, keep, source, sweep
 from handful.api import cache_folder
 from handful.data.features import cached_features
+from handful.files import write_atomic
 from handful.models.backbones import create
 from handful.recipes.task import Task
 from handful.statistics import mean_interval
 
 LABELS = (1, 4, 16, 64)
-DRAWS = 5
+DRAWS, FIRST_DRAW = 5, 5
 AUTO_SECONDS = 60
-STEPS = 40  # of fine-tuning, 16 labelled pictures each
-COMPARED = (
-    "logistic", "nearest-mean", "knn", "propagation", "fine-tune", "fine-tune-pseudo", "auto",
-)  # fmt: skip
+RECIPES = ("propagation", "fine-tune-pseudo@lite0:training.steps=40", "auto")  # 16 labelled pictures a step
 
 
 def floor(data: Dataset, task: Task) -> dict[str, float]:
@@ -74,51 +73,60 @@ def floor(data: Dataset, task: Task) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = arguments(__doc__ or "")
-    given = parser.parse_args()
-    grid = Grid("flowers")
-    data = tf_flowers(given.data_root)
-    networks = {"fine-tune", "fine-tune-pseudo"}
-    for costly in (False, True):  # the quick cells first
-        for n in LABELS:
-            for seed in range(DRAWS):
-                task = task_for(data, n, seed)
-                spaces: dict[Any, Any] = {}
-                if not grid.done(f"tf_flowers/{n}/{seed}/floor"):
-                    found = floor(data, task)
-                    grid.add(f"tf_flowers/{n}/{seed}/floor", accuracy=max(found.values()), **found)
-                for recipe in COMPARED:
-                    cell = f"tf_flowers/{n}/{seed}/{recipe}"
-                    if grid.done(cell) or (recipe in networks) != costly:
-                        continue
-                    training = {"steps": STEPS} if costly else {}
-                    result = run_cell(
-                        data, task, recipe, "lite0", seconds=AUTO_SECONDS, training=training,
-                        without=("tf_flowers",), spaces=spaces,
-                    )  # fmt: skip
-                    grid.add(cell, **result)
-    rows: list[dict[str, Any]] = []
+    given = arguments(__doc__ or "").parse_args()
+    options: dict[str, Any] = {"recipes": RECIPES, "labels": LABELS, "seeds": DRAWS, "first_seed": FIRST_DRAW}
+    c = sweep(
+        "flowers",
+        "tf_flowers",
+        given.data_root,
+        seconds=AUTO_SECONDS,
+        without_priors=("tf_flowers",),
+        **options,
+    )
+    path = RUNS / "flowers" / "floor.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    data, drawn = tf_flowers(given.data_root), source("tf_flowers", given.data_root)
     for n in LABELS:
-        cells = [
-            [grid.cells[f"tf_flowers/{n}/{seed}/{r}"] for seed in range(DRAWS)] for r in ("floor", *COMPARED)
+        for seed in c.seeds:
+            if f"{n}/{seed}" not in found:
+                task, _ = next(iter(drawn.tasks(n, seed)))
+                found[f"{n}/{seed}"] = floor(data, task)
+                write_atomic(path, json.dumps(found))
+    extra: list[dict[str, Any]] = []
+    for n in LABELS:
+        columns = {
+            k: [found[f"{n}/{seed}"][k] for seed in c.seeds]
+            for k in ("regression", "nearest mean", "propagation")
+        }
+        best = max(columns, key=lambda k: float(np.mean(columns[k])))
+        extra += [
+            {
+                "labels": n,
+                "recipe": f"floor: {k}",
+                "accuracy": float(np.mean(v)),
+                "sd": float(np.std(v, ddof=1)),
+            }
+            for k, v in columns.items()
         ]
-        columns = ("regression", "nearest mean", "propagation")
-        by_column = {c: [cell[c] for cell in cells[0]] for c in columns}
-        best = max(columns, key=lambda c: float(np.mean(by_column[c])))
-        rows += [{"labels": n, "recipe": f"floor: {c}", **spread(by_column[c])} for c in columns]
-        for recipe, these in zip(COMPARED, cells[1:]):
-            values = [cell["accuracy"] for cell in these]
-            gain = mean_interval(np.array(values) - np.array(by_column[best]))
-            taken = float(np.mean([cell["seconds"] for cell in these]))
-            rows.append(
+        for name in dict.fromkeys(cell.contender for cell in c.cells):
+            mine = [100 * (x.accuracy or 0) for x in c.cells if (x.contender, x.labels) == (name, n)]
+            gain = mean_interval(np.array(mine) - np.array(columns[best]))
+            words = f"{name} minus floor: {best}, paired"
+            extra.append(
                 {
-                    "labels": n, "recipe": recipe, **spread(values), "minus the floor's better column": gain.value,
-                    "low": gain.low, "high": gain.high, "seconds": taken,
+                    "labels": n,
+                    "recipe": words,
+                    "gain": gain.value,
+                    "gain low": gain.low,
+                    "gain high": gain.high,
                 }
-            )  # fmt: skip
-            if recipe == "auto":
-                rows[-1]["chosen"] = ", ".join(sorted({cell["chosen"] for cell in these}))
-    record("flowers", rows, seeds=f"label draws 0 to {DRAWS - 1}")
+            )
+    keep(
+        "flowers",
+        c,
+        extra,
+        note="draws 0 to 4 were looked at when the rule of choice was made; these are fresh",
+    )
 
 
 if __name__ == "__main__":

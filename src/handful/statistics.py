@@ -99,6 +99,15 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estima
     return Estimate(value, max(-1.0, low), min(1.0, high))
 
 
+def balanced_accuracy(truth: ArrayLike, guess: ArrayLike, n_classes: int) -> float:
+    """Mean over classes of the share of their pictures that were called right; classes without pictures are left
+    out. ``truth`` and ``guess`` are class numbers [n]. NaN without pictures."""
+    y, called = np.asarray(truth, dtype=np.int64), np.asarray(guess, dtype=np.int64)
+    counts = np.bincount(y, minlength=n_classes)
+    right = np.bincount(y[y == called], minlength=n_classes)
+    return float((right[counts > 0] / counts[counts > 0]).mean()) if len(y) else float("nan")
+
+
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     """Mean of [R] independent figures (one a seed, say) with Student's t interval.
 

@@ -42,6 +42,7 @@ class Recipe:
         least_seconds: a training run shorter than this is not worth starting in the automatic choice.
         method: the dataclass whose fields are ``--method.…`` on the command line.
         defaults: fields of ``method`` that this recipe sets otherwise.
+        labelled_only: the recipe that does the same with the labelled pictures alone: its fair baseline.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Recipe:
     method: type
     least_seconds: float = 0.0
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    labelled_only: str = ""
 
     def make(self, **changes: Any) -> Any:
         """The recipe's method with some fields changed.
@@ -182,17 +184,33 @@ RECIPES: dict[str, Recipe] = {
     ),
     "nearest-mean": Recipe("nearest class mean", False, False, partial(_head, ClassMean), ClassMean),
     "knn": Recipe("nearest neighbours", False, False, partial(_head, Neighbours), Neighbours),
-    "propagation": Recipe("label propagation + regression", True, False, _propagate, LabelPropagation),
+    "propagation": Recipe(
+        "label propagation + regression", True, False, _propagate, LabelPropagation, labelled_only="logistic"
+    ),
     "supervised": Recipe("small network from scratch", False, True, scratch, Supervised, 3),
     "pseudo-label": Recipe(
-        "small network, propagated pseudo-labels", True, True, self_training, PseudoLabel, 3, TAUGHT
+        "small network, propagated pseudo-labels",
+        True,
+        True,
+        self_training,
+        PseudoLabel,
+        3,
+        TAUGHT,
+        "supervised",
     ),
     "pseudo-label-self": Recipe(
-        "small network, its own pseudo-labels", True, True, own_labels, PseudoLabel, 3, UNTAUGHT
+        "small network, its own pseudo-labels", True, True, own_labels, PseudoLabel, 3, UNTAUGHT, "supervised"
     ),
     "fine-tune": Recipe("fine-tuning", False, True, tune, Supervised, 20),
     "fine-tune-pseudo": Recipe(
-        "fine-tuning, propagated pseudo-labels", True, True, tune_self_training, PseudoLabel, 20, TAUGHT
+        "fine-tuning, propagated pseudo-labels",
+        True,
+        True,
+        tune_self_training,
+        PseudoLabel,
+        20,
+        TAUGHT,
+        "fine-tune",
     ),
 }
 

@@ -117,7 +117,7 @@ def train_network(
         spec["channels"] = 3
     elif not training.size:
         spec["size"] = task.images.side
-    inputs = map(_digest, (task.labelled, task.y, task.unlabelled, teacher))
+    inputs = map(digest, (task.labelled, task.y, task.unlabelled, teacher))
     name = f"{stage}-{key(task.images.fingerprint, *inputs, method, training, task.seed):016x}"
     folder = workshop.folder / "stages" / name
     done = folder / "done.safetensors"
@@ -307,7 +307,8 @@ def _optimizer(
     return torch.optim.SGD(parameters, lr=training.lr, momentum=0.9, nesterov=True, foreach=True)
 
 
-def _digest(x: Tensor | None) -> str:
+def digest(x: Tensor | None) -> str:
+    """A hash over a tensor's bytes: cache keys and fingerprints."""
     if x is None:
         return ""
     import hashlib

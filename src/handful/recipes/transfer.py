@@ -19,7 +19,7 @@ from handful.models.classifier import Classifier, PixelComponents
 from handful.models.heads import Centre, Chain, CosineHead
 from handful.randomness import permutation
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, train_network
+from handful.recipes.train import Training, digest, train_network
 from handful.types import UsageError
 
 GRAPH_LIMIT = 20_000  # pictures in a neighbour graph; a larger pool is sampled
@@ -52,7 +52,7 @@ def space(task: Task, workshop: Workshop, name: str, size: int = 0) -> Space:
     """The feature space ``name``: "pixels", or a pretrained backbone that sees pictures of ``size`` px (0: what
     was measured to be best). Made once per run."""
     size = size or (PHOTO_INPUT if task.photographs else 0)
-    key = (name, size)
+    key = (name, size, digest(task.pool()))
     if key not in workshop.spaces:
         workshop.spaces[key] = _pixels(task) if name == "pixels" else _frozen(task, workshop, name, size)
     found = workshop.spaces[key]
@@ -215,7 +215,9 @@ def _fitted(features: Space, head: nn.Module) -> Fitted:
 def _graph(features: Space, task: Task, method: LabelPropagation) -> tuple[Tensor, sparse.csr_matrix]:
     """The rows of the graph and its matrix S; the same for every fold of a task."""
     pool = task.pool()
-    settings = (method.neighbours, method.power, len(pool))
+    # a sampled graph depends on which pictures are labelled: they are always in it
+    seen = digest(torch.cat([task.labelled, task.held_out]).sort().values) if len(pool) > GRAPH_LIMIT else ""
+    settings = (method.neighbours, method.power, seen)
     if settings not in features.graphs:
         rows = pool
         if len(pool) > GRAPH_LIMIT:

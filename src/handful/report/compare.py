@@ -1,0 +1,347 @@
+"""A finished grid as tables: ``compare.json``, ``compare.csv`` and the page.
+
+Legend: S sizes (labels per class), R label draws. Accuracies and differences are fractions.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from handful.files import write_atomic
+from handful.labels_saved import LabelsSaved, labels_saved, sentence, worth
+from handful.recipes.compare import Cell, Contender
+from handful.report import compare_figures, figures
+from handful.report.compare_figures import Series, Worth
+from handful.report.page import duration, points, points_span, span
+from handful.statistics import Estimate, mean_interval
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MOST_DRAWN = 8  # curves in one figure; the others stand in the table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender at one size: means over draws.
+
+    Attributes:
+        labels: per class.
+        accuracy: mean with Student's t interval over draws; ``sd`` is the spread between draws.
+        gain: paired difference to ``baseline``, the best labelled-only contender of this size; None for itself.
+        saved: what the labels are worth to the labelled-only baselines; None for those.
+    """
+
+    contender: str
+    title: str
+    uses_unlabelled: bool
+    labels: int
+    n_labels: float
+    draws: int
+    accuracy: Estimate
+    sd: float
+    balanced_accuracy: float
+    calibration_error: float
+    seconds: float
+    peak_memory: float | None
+    steps: int
+    chosen: str
+    baseline: str
+    gain: Estimate | None = None
+    saved: LabelsSaved | None = None
+
+
+@dataclass
+class Comparison:
+    """All that the page shows.
+
+    Attributes:
+        scored_on: in words.
+        cells: every cell, failed ones too.
+        about: command, seeds, versions, date, machine.
+    """
+
+    data: str
+    scored_on: str
+    classes: int
+    sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    rows: list[Row]
+    cells: list[Cell]
+    about: dict[str, Any] = field(default_factory=dict)
+    caution: str = ""
+    forecast: str = ""
+
+    @property
+    def sentences(self) -> list[str]:
+        """One a recipe that uses unlabelled pictures, at the size where it saves most."""
+        best: dict[str, tuple[float, str]] = {}
+        for row in self.rows:
+            if row.saved:
+                ends = {"above": row.saved.largest, "below": 0}
+                share = (row.saved.labels or ends.get(row.saved.beyond, 0)) / row.labels
+                if share > best.get(row.contender, (-1.0, ""))[0]:
+                    best[row.contender] = (share, sentence(row.title, row.saved))
+        return [words for _, words in best.values()]
+
+    @property
+    def failed(self) -> list[Cell]:
+        return [cell for cell in self.cells if cell.failed]
+
+
+def analyse(
+    cells: Sequence[Cell], contenders: Sequence[Contender], titles: Mapping[str, str], **rest: Any
+) -> Comparison:
+    """Means, paired differences and labels saved of a grid's cells.
+
+    Args:
+        titles: recipe name to its title for people.
+        rest: the fields of ``Comparison`` that the cells do not tell.
+    """
+    sizes = tuple(sorted({c.labels for c in cells}))
+    seeds = tuple(sorted({c.seed for c in cells}))
+    figures_of = {(c.contender, c.labels, c.seed): c for c in cells if not c.failed}
+
+    def table(name: str) -> np.ndarray:
+        """Accuracies [S, R], NaN where a cell failed."""
+        values = [[figures_of.get((name, n, s)) for s in seeds] for n in sizes]
+        return np.array(
+            [[math.nan if c is None else c.accuracy for c in line] for line in values], dtype=float
+        )
+
+    tables = {c.name: table(c.name) for c in contenders}
+    baselines = {c.name: tables[c.name] for c in contenders if not c.uses_unlabelled}
+    rows = []
+    for c in contenders:
+        saved = labels_saved(sizes, baselines, tables[c.name]) if c.uses_unlabelled else [None] * len(sizes)
+        for i, n in enumerate(sizes):
+            mine = [figures_of[(c.name, n, s)] for s in seeds if (c.name, n, s) in figures_of]
+            if not mine:
+                continue
+            best = _best(baselines, i)
+            pairs = tables[c.name][i] - baselines[best][i] if best else np.array([])
+            pairs = pairs[~np.isnan(pairs)]
+            spread = np.array([m.accuracy for m in mine], dtype=float)
+            rows.append(
+                Row(
+                    contender=c.name,
+                    title=titles.get(c.recipe, c.recipe) + (f" ({c.on})" if c.on else ""),
+                    uses_unlabelled=c.uses_unlabelled,
+                    labels=n,
+                    n_labels=_mean(m.n_labels for m in mine),
+                    draws=len(mine),
+                    accuracy=_inside(mean_interval(spread)),
+                    sd=float(spread.std(ddof=1)) if len(spread) > 1 else math.nan,
+                    balanced_accuracy=_mean(m.balanced_accuracy or 0.0 for m in mine),
+                    calibration_error=_mean(m.calibration_error or 0.0 for m in mine),
+                    seconds=_mean(m.seconds for m in mine),
+                    peak_memory=_mean(m.peak_memory for m in mine if m.peak_memory)
+                    if mine[0].peak_memory
+                    else None,
+                    steps=max(m.steps for m in mine),
+                    chosen=", ".join(sorted({m.chosen for m in mine if m.chosen})),
+                    baseline=best,
+                    gain=mean_interval(pairs) if len(pairs) and best != c.name else None,
+                    saved=saved[i],
+                )
+            )
+    return Comparison(sizes=sizes, seeds=seeds, rows=rows, cells=list(cells), **rest)
+
+
+def _best(baselines: Mapping[str, np.ndarray], size: int) -> str:
+    """The labelled-only contender with the highest mean at a size, "" where none was measured."""
+    means = {name: float(np.nanmean(a[size])) for name, a in baselines.items() if not np.isnan(a[size]).all()}
+    return max(means, key=lambda name: means[name], default="")
+
+
+def _inside(e: Estimate) -> Estimate:
+    """An accuracy's interval held between 0 and 1 (Student's t knows no such ends)."""
+    return Estimate(e.value, max(0.0, e.low), min(1.0, e.high)) if math.isfinite(e.low) else e
+
+
+def _mean(values: Any) -> float:
+    found = list(values)
+    return float(np.mean(found)) if found else math.nan
+
+
+def to_json(c: Comparison) -> str:
+    """Everything, with every cell; what is not a finite number is null."""
+    content = asdict(c) | {"rows": [asdict(row) for row in c.rows], "sentences": c.sentences}
+    return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if hasattr(value, "_asdict"):
+        return _finite(value._asdict())
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_csv(c: Comparison) -> str:
+    """One line a contender and size."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(
+        ["recipe", "uses_unlabelled", "labels_per_class", "draws", "accuracy", "low", "high", "sd", "baseline", "gain",
+         "gain_low", "gain_high", "worth_labels", "worth_low", "worth_high", "balanced_accuracy", "calibration_error",
+         "seconds", "peak_memory_mb", "steps", "chosen"]
+    )  # fmt: skip
+    for r in c.rows:
+        gain = r.gain or Estimate(math.nan, math.nan, math.nan)
+        worth = (r.saved.labels, r.saved.low, r.saved.high) if r.saved else (None, None, None)
+        figures_ = [r.accuracy.value, r.accuracy.low, r.accuracy.high, r.sd]
+        line = [r.contender, r.uses_unlabelled, r.labels, r.draws, *map(_short, figures_), r.baseline]
+        line += [
+            *map(_short, gain),
+            *map(_short, worth),
+            _short(r.balanced_accuracy),
+            _short(r.calibration_error),
+        ]
+        table.writerow(
+            [*line, f"{r.seconds:.1f}", _short(_megabytes(r.peak_memory), 0), r.steps or "", r.chosen]
+        )
+    return text.getvalue()
+
+
+def _short(value: float | None, digits: int = 4) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _megabytes(value: float | None) -> float | None:
+    return None if value is None else value / 2**20
+
+
+def write(c: Comparison, folder: Path) -> None:
+    """``compare.json``, ``compare.csv`` and ``report.html``."""
+    write_atomic(folder / "compare.json", to_json(c))
+    write_atomic(folder / "compare.csv", to_csv(c))
+    write_atomic(folder / "report.html", render(c).encode("utf-8", "backslashreplace"))
+
+
+def render(c: Comparison) -> str:
+    """The page as text; it needs nothing else."""
+    here = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(here),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=figures.percent,
+        span=span,
+        points=points,
+        points_span=points_span,
+        duration=duration,
+        worth=worth,
+        finite=lambda x: x is not None and math.isfinite(x),
+    )
+    shown = _shown(c)
+    letters = {name: LETTERS[i % 26] for i, name in enumerate(shown)}
+    middle = c.sizes[min(1, len(c.sizes) - 1)]
+    return environment.get_template("compare.html.j2").render(
+        c=c,
+        style=Markup((here / "page.css").read_text("utf-8")),
+        headline=_headline(c),
+        curves=curves(c),
+        bars=_bars(c),
+        times=compare_figures.time_against_accuracy(
+            {
+                r.contender: (letters[r.contender], r.uses_unlabelled, r.seconds, r.accuracy.value)
+                for r in c.rows
+                if r.labels == middle and r.contender in letters
+            },
+            f"Seconds of a run against accuracy, {middle} labels per class",
+        ),
+        middle=middle,
+        by_size=[(n, [r for r in c.rows if r.labels == n]) for n in c.sizes],
+        left_out=[name for name in dict.fromkeys(r.contender for r in c.rows) if name not in letters],
+    )
+
+
+def curves(c: Comparison) -> Markup:
+    """Accuracy against labels, as SVG."""
+    letters = {name: LETTERS[i % 26] for i, name in enumerate(_shown(c))}
+    return compare_figures.accuracy_curves(_series(c, letters), "Accuracy against labels per class")
+
+
+def _shown(c: Comparison) -> list[str]:
+    """The contenders that are drawn: with many, the best by mean over sizes and the baselines of any size."""
+    names = list(dict.fromkeys(r.contender for r in c.rows))
+    if len(names) <= MOST_DRAWN:
+        return names
+    mean = {n: _mean(r.accuracy.value for r in c.rows if r.contender == n) for n in names}
+    needed = {r.baseline for r in c.rows} | {r.contender for r in c.rows if r.saved}
+    order = sorted(names, key=lambda n: (n not in needed, -mean[n]))[:MOST_DRAWN]
+    return [n for n in names if n in order]
+
+
+def _series(c: Comparison, letters: Mapping[str, str]) -> dict[str, Series]:
+    found = {}
+    for name, letter in letters.items():
+        mine = [r for r in c.rows if r.contender == name]
+        ends = [tuple(x if math.isfinite(x) else None for x in r.accuracy.interval) for r in mine]
+        line = [(float(r.labels), r.accuracy.value, low, high) for r, (low, high) in zip(mine, ends)]
+        found[name] = Series(letter, mine[0].uses_unlabelled, line)
+    return found
+
+
+def _bars(c: Comparison) -> list[tuple[int, Markup]]:
+    out = []
+    for n in c.sizes:
+        rows = [
+            Worth(
+                r.title,
+                n,
+                r.saved.labels,
+                r.saved.low,
+                r.saved.high,
+                worth(r.saved),
+                r.saved.beyond == "below",
+            )
+            for r in c.rows
+            if r.labels == n and r.saved
+        ]
+        if rows:
+            out.append((n, compare_figures.saved_bars(rows, float(max(c.sizes)))))
+    return out
+
+
+def _headline(c: Comparison) -> list[str]:
+    """What a manager reads: the best that each size of the budget can buy, and what the unlabelled pictures gave."""
+    lines = []
+    for n in c.sizes:
+        here = [r for r in c.rows if r.labels == n]
+        users = [r for r in here if r.saved]
+        base = next((r for r in here if r.contender == r.baseline), None)
+        best = max(users, key=lambda r: r.accuracy.value, default=None)
+        if best is None or base is None or best.gain is None:
+            continue
+        word = "label" if n == 1 else "labels"
+        sure = best.gain.low > 0
+        if best.gain.value > 0 and best.saved:
+            lines.append(
+                f"{n} {word} per class: {best.title} gets {figures.percent(best.accuracy.value)} right; the best "
+                f"labelled-only recipe, {base.title}, {figures.percent(base.accuracy.value)}. That is worth "
+                f"{worth(best.saved)} labels per class"
+                + ("." if sure else ", but the difference is not certain.")
+            )
+        else:
+            lines.append(
+                f"{n} {word} per class: nothing beats {base.title} ({figures.percent(base.accuracy.value)}), which "
+                "learns from the labelled pictures alone."
+            )
+    return lines
