@@ -12,6 +12,12 @@ PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 TITLES = {
     "digits": "Handwritten digits, 4 labels per class: does the shipped model beat labelled-only training?",
     "flowers": "tf_flowers at 1, 4, 16 and 64 labels per class",
+    "caltech": "Caltech-101 at 1, 4 and 16 labels per class",
+    "cifar_features": "CIFAR-10 at 1, 4, 25, 100 and 400 labels per class",
+    "finetune": "Fine-tuning taken apart: tf_flowers, 16 labels per class",
+    "forecast": "What more labels would bring: the forecast on sizes that were held back",
+    "audit": "Duplicates, suspect labels and the distance between two sets",
+    "augment": "Speed of augmentation",
     "propagation": "Label propagation: the defaults against the plain form",
     "feature_size": "Input size and mirror of frozen features",
     "imagenet_check": "Packaged EfficientNet-Lite0 on 500 ImageNet pictures",
@@ -52,7 +58,10 @@ def section(name: str, found: dict[str, Any]) -> list[str]:
     columns = list(dict.fromkeys(key for row in found["rows"] for key in row))
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     lines += [f"| {' | '.join(cell(row.get(column, '')) for column in columns)} |" for row in found["rows"]]
-    return [f"## {TITLES.get(name, name)}", "; ".join(about) + ".", "\n".join(lines)]
+    parts = [f"## {TITLES.get(name, name)}", "; ".join(about) + ".", "\n".join(lines)]
+    if (PAGE.parent / "figures" / f"{name}.svg").exists():
+        parts.insert(2, f"![Accuracy against labels per class](figures/{name}.svg)")
+    return parts
 
 
 def cell(value: Any) -> str:
