@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -189,3 +192,30 @@ def test_a_batch_that_does_not_divide_is_an_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(parallel, "size", lambda: 2)
     with pytest.raises(ValueError, match="a global batch of 5 does not divide over 2 processes"):
         parallel.rows(5)
+
+
+def test_two_processes_fit_a_folder(tmp_path: Path) -> None:
+    """The whole job under torchrun: it ends, speaks once, and leaves a model that classifies."""
+    from handful.api import predict, write_digits
+
+    write_digits(tmp_path / "digits", per_class=2, seed=0)
+    words = ["fit", str(tmp_path / "digits"), "--recipe", "supervised", "--training.steps", "4", "--out"]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "HANDFUL_CACHE": str(tmp_path / "cache")}
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "handful",
+    ]
+    done = subprocess.run(
+        [*command, *words, str(tmp_path / "run")], capture_output=True, text=True, env=settings, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("training supervised@pixels on all 20 labelled pictures") == 1
+    assert done.stdout.count("% right") == 1
+    good, bad = predict(tmp_path / "run", [tmp_path / "digits" / "test" / "3"])
+    assert good and not bad

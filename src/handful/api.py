@@ -11,6 +11,7 @@ import shutil
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -140,6 +141,8 @@ def fit(
     machine.tune_allocator()
     machine.set_threads()
     parallel.start()
+    if not parallel.is_first():
+        teller = Teller()
     with listening():
         manifest = read_folder(data)
         name = _slug(Path(data).resolve().name)
@@ -174,7 +177,7 @@ def fit(
             parallel.barrier()
         task, validation, test = tasks(images, manifest, options.seed)
         teller.tell(_census(manifest, images))
-        with Recorder(folder / "metrics.jsonl" if parallel.is_first() else os.devnull) as recorder:
+        with Recorder(folder / "metrics.jsonl") if parallel.is_first() else nullcontext() as recorder:
             workshop = Workshop(
                 cache=cache,
                 folder=folder,
@@ -232,12 +235,12 @@ def _method(options: FitOptions) -> Any:
     return method if options.method else None
 
 
-def _log_to(recorder: Recorder) -> Callable[[str, int, dict[str, float]], None]:
+def _log_to(recorder: Recorder | None) -> Callable[[str, int, dict[str, float]], None]:
     """Writes a stage's scalars; what an earlier, killed process wrote beyond its checkpoint is cut off first."""
     seen: set[str] = set()
 
     def log(stage: str, step: int, scalars: dict[str, float]) -> None:
-        if not parallel.is_first():
+        if recorder is None:  # only the first process writes
             return
         if stage not in seen:
             seen.add(stage)

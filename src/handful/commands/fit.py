@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional, arg
 
-from handful import api
+from handful import api, parallel
 from handful.commands.console import ConsoleTeller, closing, seconds
 from handful.recipes.table import RECIPES, SMALL, find
 from handful.recipes.train import Training
@@ -80,7 +80,8 @@ def fit(words: Sequence[str]) -> int:
     begin = time.perf_counter()
     with ConsoleTeller() as teller:
         run = api.fit(given.data, options, out=given.out, teller=teller, command=command)
-    closing(run, time.perf_counter() - begin)
+    if parallel.is_first():
+        closing(run, time.perf_counter() - begin)
     return 0
 
 
