@@ -20,6 +20,7 @@ PACKAGE = ROOT / "src" / "handful"
 ORDER = (
     ("types",),
     ("machine", "statistics", "randomness", "files"),
+    ("labels_saved", "forecast"),
     ("parallel",),
     ("losses",),
     ("augment",),
