@@ -107,6 +107,12 @@ def test_the_sentence() -> None:
     assert wide.words.endswith("… more than we measured)")
 
 
+def test_an_interval_that_excludes_nothing_says_so() -> None:
+    found = labels_saved(SIZES, {"probe": PROBE}, method(0.95) + np.array([-0.9, 0.0, 0.9]), 4)
+    assert (found.labels, found.low, found.high) == (None, None, None)
+    assert found.words == "more than we measured (up to 64); interval fewer than 1 … more than we measured"
+
+
 @pytest.mark.parametrize(
     ("sizes", "baselines", "ours", "size", "words"),
     [

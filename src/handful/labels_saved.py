@@ -65,8 +65,8 @@ class LabelsSaved:
             middle = _count(self.labels)
         if self.draws < 2:
             return f"{middle} (one draw: no interval)"
-        if self.labels is None and self.low in (None, self.largest) and self.high in (None, self.smallest):
-            return middle
+        if self.low == self.largest or self.high == self.smallest:
+            return middle  # the whole curve is excluded
         low = fewer if self.low is None else _count(self.low)
         high = more if self.high is None else _count(self.high)
         return f"{middle} ({low} … {high})" if self.reached else f"{middle}; interval {low} … {high}"
