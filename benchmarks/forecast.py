@@ -132,19 +132,21 @@ def calibrate(grid: Grid) -> None:
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--calibrate", action="store_true", help="print coverage by width and stop")
+    names = [case.data for case in SCORED]
+    parser.add_argument("--score", nargs="+", choices=names, default=names, help="data sets to score")
     options = parser.parse_args()
     grid = Grid("forecast")
-    for case in CALIBRATION if options.calibrate else (*CALIBRATION, *SCORED):
+    scored = [] if options.calibrate else [case for case in SCORED if case.data in options.score]
+    for case in (*CALIBRATION, *scored):
         measure(grid, case, options.data_root)
     if options.calibrate:
         calibrate(grid)
         return
-    rows = [row for case in SCORED for row in scores(grid, case)]
+    rows = [row for case in scored for row in scores(grid, case)]
     calibration = [row for case in CALIBRATION for row in scores(grid, case)]
     record(
         "forecast",
         [*rows, summary(rows, "all scored"), summary(calibration, "all calibration sets")],
-        title="Forecast from 1, 2, 4, 8, 16 labels per class: accuracy at larger sizes",
         seeds="label draws 0 to 4",
         pool=f"{POOL_LIMIT} unlabelled pictures at most",
         constants={"FLOOR": FLOOR, "BASE": BASE, "DRIFT": DRIFT, "SHARE": SHARE},

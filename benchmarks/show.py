@@ -13,6 +13,7 @@ TITLES = {
     "digits": "Handwritten digits, 4 labels per class: does the shipped model beat labelled-only training?",
     "flowers": "tf_flowers at 1, 4, 16 and 64 labels per class",
     "propagation": "Label propagation: the defaults against the plain form",
+    "forecast": "Forecast from 1, 2, 4, 8, 16 labels per class: accuracy at larger sizes",
     "feature_size": "Input size and mirror of frozen features",
     "imagenet_check": "Packaged EfficientNet-Lite0 on 500 ImageNet pictures",
     "features": "Speed of frozen features",
