@@ -19,6 +19,7 @@ TITLES = {
     "audit": "Duplicates, suspect labels and the distance between two sets",
     "augment": "Speed of augmentation",
     "propagation": "Label propagation: the defaults against the plain form",
+    "forecast": "Forecast from 1, 2, 4, 8, 16 labels per class: accuracy at larger sizes",
     "feature_size": "Input size and mirror of frozen features",
     "imagenet_check": "Packaged EfficientNet-Lite0 on 500 ImageNet pictures",
     "features": "Speed of frozen features",
