@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "handful"
 # A part may import the parts on earlier lines, and itself; parts on one line do not know each other.
 ORDER = (
     ("types",),
-    ("machine", "statistics", "randomness", "files", "labels_saved"),
+    ("machine", "statistics", "randomness", "files", "labels_saved", "forecast"),
     ("parallel",),
     ("losses",),
     ("augment",),

@@ -41,6 +41,7 @@ from handful.recipes.auto import Outcome, Validation, choose
 from handful.recipes.choice import prior_table
 from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
 from handful.recipes.compare import run as measure
+from handful.recipes.curve import own_curve
 from handful.recipes.table import RECIPES, changed, find, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training
@@ -204,6 +205,9 @@ def fit(
                 prior=prior_table().without(options.without_priors),
                 started=begin,
             )
+            curve = own_curve(task, workshop, outcome)
+        if curve:
+            teller.tell(curve.advice())
         book.seconds = time.perf_counter() - begin
         if parallel.is_first():
             teller.tell("writing model, predictions and report")
