@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -124,6 +125,19 @@ def test_page_escapes_names_and_needs_nothing_from_elsewhere(comparison: Compari
     assert page == render(comparison)
     assert page.count("baseline</span>") == 2
     assert "61.0\u00a0%" in page  # the mean of the user at one label
+
+
+def test_more_labels_are_foretold_from_three_sizes_on(comparison: Comparison) -> None:
+    assert comparison.forecast == ""  # two sizes
+    steady = [
+        Cell(USER.name, n, seed, 2 * n, 1 - 0.4 / n + 0.01 * seed, 0.5, 0.1, 50)
+        for n in (1, 2, 4, 8)
+        for seed in (0, 1)
+    ]
+    steady += [replace(cell, contender=PROBE.name, accuracy=(cell.accuracy or 0) - 0.1) for cell in steady]
+    c = analyse(steady, [PROBE, USER], {}, data="x", scored_on="y", classes=2)
+    assert c.forecast.startswith("Beyond 8 labels per class with propagation (pixels): ")
+    assert "more labels" in c.forecast and c.forecast in render(c)
 
 
 def test_a_single_draw_has_no_intervals() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from markupsafe import Markup
 
 from handful.files import write_atomic
+from handful.forecast import forecast
 from handful.labels_saved import LabelsSaved, labels_saved, sentence, worth
 from handful.recipes.compare import Cell, Contender
 from handful.report import compare_figures, figures
@@ -154,7 +155,22 @@ def analyse(
                     saved=saved[i],
                 )
             )
-    return Comparison(sizes=sizes, seeds=seeds, rows=rows, cells=list(cells), **rest)
+    told = _forecast(sizes, tables, {r.contender: r.title for r in rows}, rest.get("classes", 1))
+    return Comparison(sizes=sizes, seeds=seeds, rows=rows, cells=list(cells), forecast=told, **rest)
+
+
+def _forecast(
+    sizes: tuple[int, ...], tables: Mapping[str, np.ndarray], titles: Mapping[str, str], classes: int
+) -> str:
+    """What more labels would bring to the recipe that is best with the most labels; "" with fewer than three sizes."""
+    whole = {name: t for name, t in tables.items() if name in titles and not np.isnan(t).all(axis=1).any()}
+    if len(sizes) < 3 or not whole:
+        return ""
+    best = max(whole, key=lambda name: float(np.nanmean(whole[name][-1])))
+    if whole[best].shape[1] < 2:
+        return ""
+    told = forecast(sizes, whole[best], n_classes=classes).advice()
+    return f"Beyond {sizes[-1]} labels per class with {titles[best]}: {told}."
 
 
 def _best(baselines: Mapping[str, np.ndarray], size: int) -> str:
