@@ -28,7 +28,7 @@ from handful.statistics import mean_interval
 
 LABELS = (1, 4, 16, 64)
 DRAWS, FIRST_DRAW = 5, 5
-AUTO_SECONDS = 60
+AUTO_SECONDS = 45
 RECIPES = ("propagation", "fine-tune-pseudo@lite0:training.steps=40", "auto")  # 16 labelled pictures a step
 
 

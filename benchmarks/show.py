@@ -15,7 +15,6 @@ TITLES = {
     "caltech": "Caltech-101 at 1, 4 and 16 labels per class",
     "cifar_features": "CIFAR-10 at 1, 4, 25, 100 and 400 labels per class",
     "finetune": "Fine-tuning taken apart: tf_flowers, 16 labels per class",
-    "forecast": "What more labels would bring: the forecast on sizes that were held back",
     "audit": "Duplicates, suspect labels and the distance between two sets",
     "augment": "Speed of augmentation",
     "propagation": "Label propagation: the defaults against the plain form",
