@@ -303,8 +303,8 @@ def _optimizer(
                     }
                 )
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=training.lr, foreach=True)
-    return torch.optim.SGD(parameters, lr=training.lr, momentum=0.9, nesterov=True, foreach=True)
+        return torch.optim.AdamW(parameters, lr=training.lr, fused=True)
+    return torch.optim.SGD(parameters, lr=training.lr, momentum=0.9, nesterov=True, fused=True)
 
 
 def digest(x: Tensor | None) -> str:
