@@ -22,12 +22,14 @@ from handful.engine.update import average, descend
 from handful.methods.table import METHODS
 from handful.models.backbones import create
 from handful.models.ema import EMA
+from handful.recipes.train import extra_roles
 from handful.types import Batch
 
 # A method whose constructor needs options, or that needs other ones to learn the toy task, says so here.
 OPTIONS: dict[str, dict[str, Any]] = {
     "supervised": {"smoothing": 0.1},
     "pseudo-label": {"threshold": 0.55, "ramp_steps": 20},
+    "fixmatch": {"threshold": 0.55, "align": True},
 }
 # Settings under which a method equals supervised training: (options, exact). Where a joint forward pass
 # changes the order of sums, the two agree to 1e-12 in float64 instead.
@@ -38,6 +40,12 @@ DEGENERATE: dict[str, list[tuple[dict[str, Any], bool]]] = {
         ({"threshold": 1.01, "joint": False}, True),
         ({"weight": 0.0, "joint": True}, False),
         ({"threshold": 1.01, "joint": True}, False),
+    ],
+    "fixmatch": [
+        ({"weight": 0.0, "passes": 3}, True),
+        ({"threshold": 1.01, "passes": 3}, True),
+        ({"weight": 0.0, "passes": 2}, False),
+        ({"threshold": 1.01, "passes": 1}, False),
     ],
 }
 NETWORKS = {"norm-free": "lenet", "batch-norm": "conv-4"}
@@ -91,13 +99,15 @@ def stream(algorithm: Any, spec: Any) -> TrainStream:
 
 def start(
     backbone: str,
+    algorithm: Any,
     *,
     dtype: torch.dtype = torch.float32,
     optimizer: str = "sgd",
     steps: int = 8,
     lr: float = 0.05,
 ) -> State:
-    """A student (wrapped, where there are several processes), its average, and a role that nobody trains."""
+    """A student (wrapped, where there are several processes), the roles that the method has beside it, its
+    average, and a role that nobody trains."""
     network = create(backbone, n_classes=2, channels=1, size=SIDE, seed=1).to(dtype)
     other = create(backbone, n_classes=2, channels=1, size=SIDE, seed=2).to(dtype)
     groups = [{"params": list(network.parameters()), "lr": lr, "base_lr": lr}]
@@ -107,8 +117,10 @@ def start(
     else:
         made = torch.optim.AdamW(groups, lr=lr, weight_decay=0.01, foreach=True)
     average_of = EMA(network, 0.9)
+    extra = extra_roles(algorithm, network, 2, torch.arange(N_LABELLED, N))
     models: dict[str, nn.Module] = {
         "student": parallel.wrap(network.train()),
+        **extra,
         "average": average_of,
         "bystander": other.train(),
     }
@@ -128,7 +140,8 @@ def train(
     batches: Any = stream(algorithm, network.spec)
     if next(network.parameters()).dtype == torch.float64:
         batches = Double(batches)
-    update = descend(algorithm, after=[average()])
+    followers = [role for role, module in state.models.items() if isinstance(module, EMA)]
+    update = descend(algorithm, after=[average(role=role) for role in followers])
     fit(state, update, batches, steps=until or steps, log=log, log_every=1)
     return state
 
@@ -152,7 +165,7 @@ def two_processes(rank: int, world: int, folder: str) -> None:
         for name in METHODS:
             for kind, backbone in NETWORKS.items():
                 logged: list[dict[str, float]] = []
-                state = start(backbone, dtype=torch.float64)
+                state = start(backbone, method(name), dtype=torch.float64)
                 train(state, method(name), steps=4, log=lambda step, s, logged=logged: logged.append(s))
                 torch.save((weights(state), logged), Path(folder) / f"{name}.{kind}.{rank}.pt")
     finally:

@@ -158,6 +158,7 @@ def _run(
     network = network.to(workshop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = layer_groups(network)
     models: dict[str, nn.Module] = {"student": network}
+    models |= extra_roles(method, network, task.n_classes, task.unlabelled)
     if training.ema:
         models["average"] = EMA(network, training.ema)
     state = State(
@@ -167,6 +168,9 @@ def _run(
         stage=stage,
         precision=choose_precision(network, workshop),
     )
+    followers = [role for role, module in models.items() if isinstance(module, EMA)]
+    for module in models.values():
+        module.to(workshop.device)
     models["student"] = parallel.wrap(network)
     if workshop.compile:
         models["student"] = torch.compile(models["student"])  # type: ignore[assignment]
@@ -184,7 +188,7 @@ def _run(
         stage=stage,
         device=workshop.device,
     )
-    update = descend(method, after=[average()] if training.ema else [])
+    update = descend(method, after=[average(role=role) for role in followers])
     models["student"].train()
     if training.freeze_norms:
         freeze_norms(network)
@@ -228,6 +232,15 @@ def _run(
         last.unlink(missing_ok=True)
     parallel.barrier()
     return result
+
+
+def extra_roles(method: Any, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
+    """The modules that a method has beside the student, by role: what it remembers (``memory``), a teacher.
+
+    A method that has any says so by ``roles(network, n_classes, unlabelled)`` (the row numbers of the unlabelled
+    pictures). One that is an ``EMA`` follows the student after each step; the others are the method's own affair.
+    """
+    return method.roles(network, n_classes, unlabelled) if hasattr(method, "roles") else {}
 
 
 def _affordable(training: Training, step_seconds: float) -> int:
