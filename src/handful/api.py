@@ -5,16 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import os
-import platform
 import re
-import shutil
 import time
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +19,22 @@ import torch
 from torch import Tensor
 
 from handful import __version__, machine, parallel
-from handful.data.images import Images, decode, open_store
+from handful.data.images import Images, open_store
 from handful.data.manifest import (
     LABELLED,
     TEST,
     UNLABELLED,
     VALIDATION,
     Manifest,
-    pictures_below,
     read_folder,
 )
+from handful.deliver.book import FitOptions, Run, RunBook, resolved, versions
+from handful.deliver.predict import predict
+from handful.deliver.results import write_results
 from handful.engine.interrupt import listening
-from handful.export import SIDE_CAR, WEIGHTS, load_model, save_model
 from handful.files import write_atomic
 from handful.randomness import key
-from handful.recipes.auto import Outcome, Validation, choose
+from handful.recipes.auto import Validation, choose
 from handful.recipes.choice import prior_table
 from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
 from handful.recipes.compare import run as measure
@@ -45,12 +42,12 @@ from handful.recipes.curve import own_curve
 from handful.recipes.table import RECIPES, changed, find, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training
-from handful.report.build import summarise
 from handful.report.compare import Comparison, analyse
 from handful.report.compare import write as write_comparison
-from handful.report.page import write as write_page
 from handful.report.record import Recorder
-from handful.types import HandfulError, UsageError
+from handful.types import UsageError
+
+__all__ = ["CompareOptions", "Compared", "FitOptions", "Run", "Teller", "compare", "demo", "fit", "predict"]
 
 
 class Teller:
@@ -61,56 +58,6 @@ class Teller:
 
     def progress(self, what: str, done: int, total: int) -> None:
         """``done`` of ``total`` of ``what``."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        folder: report.html, model.safetensors, predictions.csv and the rest.
-        chosen: the candidate that ships.
-        accuracy: the headline figure, as a fraction, or None where nothing could be measured.
-        interval: its 95 % interval.
-        measured_on: what it was measured on.
-    """
-
-    folder: Path
-    chosen: str
-    accuracy: float | None
-    interval: tuple[float, float] | None
-    measured_on: str
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Everything that decides a run's result, besides the data.
-
-    Attributes:
-        recipe: "auto", or a name of ``recipes.table``.
-        features: feature space of the recipe ("lite0", "pixels"); "" takes the best guess for the pictures.
-        seconds: for the run; networks share what reading pictures and the cheap candidates leave of it.
-        seed: of every random draw.
-        side: pixels that pictures are stored at; 0 decides by the pictures.
-        feature_backend: "auto", "torch", "onnxruntime", "openvino".
-        method: fields of the recipe's method that differ from their defaults.
-        training: fields of ``recipes.train.Training`` that differ.
-        without_priors: data sets whose prior knowledge is left out (for benchmarks on them).
-        compile: use torch.compile.
-        save_every: steps between checkpoints; changes nothing in the result.
-    """
-
-    recipe: str = "auto"
-    features: str = ""
-    seconds: float = 300.0
-    seed: int = 0
-    side: int = 0
-    feature_backend: str = "auto"
-    method: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    without_priors: tuple[str, ...] = ()
-    compile: bool = False
-    save_every: int = 50
 
 
 def fit(
@@ -148,7 +95,7 @@ def fit(
         manifest = read_folder(data)
         name = _slug(Path(data).resolve().name)
         identity = (
-            f"{key(__version__, manifest.root.resolve(), manifest.fingerprint, _resolved(options)):016x}"
+            f"{key(__version__, manifest.root.resolve(), manifest.fingerprint, resolved(options)):016x}"
         )
         folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
         if folder.resolve().is_relative_to(manifest.root.resolve()):
@@ -211,7 +158,7 @@ def fit(
         book.seconds = time.perf_counter() - begin
         if parallel.is_first():
             teller.tell("writing model, predictions and report")
-            _write_results(book, outcome, task, manifest, validation, test, unreadable, name)
+            write_results(book, outcome, task, manifest, validation, test, unreadable, name)
         parallel.barrier()
         return book.result()
 
@@ -252,93 +199,6 @@ def _log_to(recorder: Recorder | None) -> Callable[[str, int, dict[str, float]],
         recorder.write(stage, step, scalars)
 
     return log
-
-
-def _write_results(
-    book: RunBook,
-    outcome: Outcome,
-    task: Task,
-    manifest: Manifest,
-    validation: Validation | None,
-    test: Tensor,
-    unreadable: list[tuple[str, str]],
-    name: str,
-) -> None:
-    """Model, predictions, summary, report; ``run.toml`` last, so that a run counts as finished only with all."""
-    folder = book.path.parent
-    digest = save_model(
-        folder, outcome.fitted.classifier, task.classes, task.images.channels, task.images.side
-    )
-    write_atomic(folder / "predictions.csv", _predictions(outcome, manifest, task, test))
-    summary = summarise(
-        task,
-        outcome,
-        name=name,
-        validation=validation,
-        test=test,
-        test_y=torch.from_numpy(manifest.labels[test.numpy()]),
-        unreadable=unreadable,
-        folder=folder,
-        plan=book.plan,
-        seconds=book.seconds,
-        digest=digest,
-        command=book.command,
-        counts=manifest.counts(),
-        versions=versions(),
-        seed=book.options.seed,
-    )
-    summary.save(folder / "summary.json")
-    write_page(summary, folder / "report.html")
-    shutil.rmtree(folder / "stages", ignore_errors=True)
-    interval = summary.headline_interval
-    book.finish(Run(folder, outcome.chosen, summary.headline_accuracy, interval, summary.measured_on))
-
-
-def predict(
-    run: str | Path, pictures: Sequence[str | Path], *, batch: int = 64
-) -> tuple[list[tuple[str, str, float]], list[tuple[str, str]]]:
-    """Class and probability of pictures (files, or folders that are searched).
-
-    Returns:
-        (file, class, probability) in the order given, and (file, reason) of those that cannot be read.
-
-    Raises:
-        UsageError: no such run or no pictures.
-    """
-    saved = load_model(run)
-    files: list[Path] = []
-    for item in map(Path, pictures):
-        if item.is_dir():
-            files += [item / name for name in pictures_below(item)]
-        elif item.exists():
-            files.append(item)
-        else:
-            raise UsageError("there is no such file", file=item, fix="check the path")
-    if not files:
-        raise UsageError("no pictures were given", fix="handful predict RUN picture.jpg folder/ …")
-    from handful.augment.views import to_input
-    from handful.engine.evaluate import evaluating
-
-    good: list[tuple[str, str, float]] = []
-    bad: list[tuple[str, str]] = []
-    with evaluating(saved.classifier) as model:
-        for first in range(0, len(files), batch):
-            names, arrays = [], []
-            for file in files[first : first + batch]:
-                try:
-                    arrays.append(decode(file, saved.store["channels"], saved.store["side"]))
-                    names.append(str(file))
-                except ValueError as error:
-                    bad.append((str(file), str(error)))
-            if arrays:
-                p = model(to_input(torch.from_numpy(np.stack(arrays)), saved.classifier.spec)).logits.softmax(
-                    1
-                )
-                confidence, label = p.max(1)
-                good += [
-                    (n, saved.classes[k], float(c)) for n, k, c in zip(names, label.tolist(), confidence)
-                ]
-    return good, bad
 
 
 @dataclass(frozen=True)
@@ -535,108 +395,11 @@ def tasks(images: Images, manifest: Manifest, seed: int) -> tuple[Task, Validati
     return task, (Validation(val, labels[val]) if len(val) else None), test
 
 
-class RunBook:
-    """``run.toml``: what was asked for, what was planned (a resumed run obeys it), and how it ended."""
-
-    def __init__(self, folder: Path, identity: str, options: FitOptions, *, data: str, command: str) -> None:
-        self.path, self.identity, self.options = folder / "run.toml", identity, options
-        self.data, self.command, self.seconds = data, command, 0.0
-        self.plan: dict[str, Any] = {}
-        self.ended: dict[str, Any] = {}
-        if self.path.exists():
-            try:
-                found = tomllib.loads(self.path.read_text())
-            except tomllib.TOMLDecodeError as error:
-                fix = "remove the folder, or choose another with --out"
-                raise HandfulError(f"is damaged ({error})", file=self.path, fix=fix) from error
-            started = (folder / "stages").exists() or (folder / WEIGHTS).exists()
-            if found.get("identity") == identity:
-                self.plan, self.ended = found.get("plan", {}), found.get("result", {})
-            elif started:  # a run that failed before any work was done is simply replaced
-                raise UsageError(
-                    "belongs to a run on other data, with other options, or of another version",
-                    file=folder,
-                    fix="choose another folder with --out, or remove this one",
-                )
-        elif folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir()):
-            raise UsageError(
-                "is not empty and not a run", file=folder, fix="choose another folder with --out"
-            )
-        self.save()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has ended and its model is there."""
-        return bool(self.ended) and all((self.path.parent / name).exists() for name in (WEIGHTS, SIDE_CAR))
-
-    def save(self) -> None:
-        """Write the file, whole or not at all."""
-        import tomli_w
-
-        if not parallel.is_first():
-            return
-        content = {
-            "identity": self.identity,
-            "version": __version__,
-            "data": self.data,
-            "command": self.command,
-            "options": _resolved(self.options),
-            "plan": self.plan,
-            "versions": versions(),
-        }
-        if self.ended:
-            content["result"] = self.ended
-        write_atomic(self.path, tomli_w.dumps(content))
-
-    def finish(self, run: Run) -> None:
-        """Write down how the run ended."""
-        self.ended = {"chosen": run.chosen, "measured_on": run.measured_on, "seconds": round(self.seconds, 1)}
-        if run.accuracy is not None:
-            self.ended["accuracy"] = run.accuracy
-        if run.interval is not None:
-            self.ended["interval"] = list(run.interval)
-        self.save()
-
-    def result(self) -> Run:
-        """The finished run, as the first process wrote it down."""
-        if not self.ended:
-            self.ended = tomllib.loads(self.path.read_text())["result"]
-        interval = self.ended.get("interval")
-        return Run(
-            self.path.parent,
-            self.ended["chosen"],
-            self.ended.get("accuracy"),
-            (interval[0], interval[1]) if interval else None,
-            self.ended["measured_on"],
-        )
-
-
 def cache_folder() -> Path:
     """Where decoded pictures and features are kept: HANDFUL_CACHE, or the user's cache folder."""
     import platformdirs
 
     return Path(os.environ.get("HANDFUL_CACHE") or platformdirs.user_cache_dir("handful"))
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the result."""
-    names = ("torch", "timm", "numpy", "scikit-learn", "pillow", "safetensors")
-    return {
-        "handful": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }
-
-
-def _resolved(options: FitOptions) -> dict[str, Any]:
-    names = (name for name in options.__dataclass_fields__ if name != "save_every")
-    return {name: _plain(getattr(options, name)) for name in names}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _slug(text: str) -> str:
@@ -650,17 +413,3 @@ def _census(manifest: Manifest, images: Images) -> str:
         f"{len(manifest.classes)} classes, {n[LABELLED]} labelled, {n[UNLABELLED]} unlabelled, "
         f"{n[VALIDATION]} validation, {n[TEST]} test pictures ({kind}, kept at {images.side} px)"
     )
-
-
-def _predictions(outcome: Outcome, manifest: Manifest, task: Task, test: Tensor) -> str:
-    """CSV of the unlabelled and the test pictures: path, split, label, probability."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["path", "split", "label", "probability"])
-    rows = torch.cat([task.unlabelled, test])
-    if len(rows):
-        p = outcome.probabilities(rows)
-        confidence, label = p.max(1)
-        for row, k, c in zip(rows.tolist(), label.tolist(), confidence.tolist()):
-            table.writerow([manifest.paths[row], manifest.splits[row], manifest.classes[k], f"{c:.4f}"])
-    return text.getvalue()
