@@ -26,8 +26,10 @@ from handful.data.manifest import (
     UNLABELLED,
     VALIDATION,
     Manifest,
-    read_folder,
+    printable,
 )
+from handful.data.saved import differences, obey_splits, save_splits
+from handful.data.sources import read_data
 from handful.deliver.book import FitOptions, Run, RunBook, resolved, versions
 from handful.deliver.predict import predict
 from handful.deliver.results import write_results
@@ -61,19 +63,19 @@ class Teller:
 
 
 def fit(
-    data: str | Path,
+    data: Any,
     options: FitOptions | None = None,
     *,
     out: str | Path | None = None,
     teller: Teller | None = None,
     command: str = "",
 ) -> Run:
-    """Train a classifier on a folder of pictures, choose honestly, write the report.
+    """Train a classifier on pictures, few of them labelled, choose honestly, write the report.
 
     The same call again goes on where a stopped one was, or returns the finished run.
 
     Args:
-        data: the folder (layouts: ``data.manifest``); it is only read.
+        data: a folder, a table, an archive, "torchvision:NAME", "hf:NAME", ``(x, y)`` … (``data.sources``); only read.
         out: the run's folder; by default below ``runs/``, named after data and options.
 
     Raises:
@@ -92,28 +94,35 @@ def fit(
     if not parallel.is_first():
         teller = Teller()
     with listening():
-        manifest = read_folder(data)
-        name = _slug(Path(data).resolve().name)
-        identity = (
-            f"{key(__version__, manifest.root.resolve(), manifest.fingerprint, resolved(options)):016x}"
+        manifest = read_data(
+            data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
         )
+        name = _slug(manifest.name)
+        identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
         folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
-        if folder.resolve().is_relative_to(manifest.root.resolve()):
-            raise UsageError(
-                "lies in the folder of pictures, which is only read",
-                file=folder,
-                fix="choose another folder with --out",
-            )
+        _check_outside(folder, data)
         if (
             not parallel.is_first()
         ):  # the first process makes the run's folder and decodes; the others find both
             parallel.barrier()
-        book = RunBook(folder, identity, options, data=str(data), command=command)
+        splits = folder / "splits.csv"
+        book = RunBook(
+            folder,
+            identity,
+            options,
+            data=printable(str(data if isinstance(data, (str, Path)) else manifest.root)),
+            command=printable(command),
+            changes=differences(manifest, splits),
+        )
         if book.finished:
             teller.tell(f"this run is finished already: {folder}")
             if parallel.is_first():
                 parallel.barrier()
             return book.result()
+        if book.resumed and splits.exists():
+            manifest = obey_splits(manifest, splits)
+        elif parallel.is_first():
+            save_splits(manifest, splits)
         cache = cache_folder()
         images, manifest, unreadable = open_store(
             manifest,
@@ -212,6 +221,7 @@ class CompareOptions:
         seconds: of training a network (of the whole choice for "auto").
         jobs: processes.
         pool: at most so many pictures to learn from; 0: all.
+        labels_per_class: so many labels of each class to draw from, the others are forgotten; 0: all.
         side, feature_backend: as in ``FitOptions``.
         without_priors: data sets that "auto" must not know.
     """
@@ -223,6 +233,7 @@ class CompareOptions:
     seconds: float = 60.0
     jobs: int = 1
     pool: int = 0
+    labels_per_class: int = 0
     side: int = 0
     feature_backend: str = "auto"
     without_priors: tuple[str, ...] = ()
@@ -246,7 +257,7 @@ class Compared:
 
 
 def compare(
-    data: str | Path | Callable[[], Source],
+    data: Any,
     options: CompareOptions | None = None,
     *,
     out: str | Path | None = None,
@@ -258,7 +269,8 @@ def compare(
     The same call again runs what is missing, or nothing.
 
     Args:
-        data: pictures, most of them labelled, best with a test part; or a module's function that gives them.
+        data: what ``fit`` takes, most of it labelled, best with a test part; or a module's function that gives a
+            ``Source``.
         out: the sweep's folder; by default ``runs/NAME-compare``.
 
     Raises:
@@ -269,13 +281,15 @@ def compare(
     begin, cache = time.perf_counter(), cache_folder()
     rest = {"seconds": options.seconds, "without_priors": options.without_priors}
     wanted = [parse(text, **rest) for text in options.recipes]
-    open_source = data if callable(data) else partial(source_of, data, cache, options.side, options.pool)
+    open_source = (
+        data
+        if callable(data)
+        else partial(source_of, data, cache, options.side, options.pool, options.labels_per_class)
+    )
     with listening():
         source = open_source()
         folder = Path(out) if out else Path("runs") / f"{_slug(source.name)}-compare"
-        if not callable(data) and folder.resolve().is_relative_to(Path(data).resolve()):
-            fix = "choose another folder with --out"
-            raise UsageError("lies in the folder of pictures, which is only read", file=folder, fix=fix)
+        _check_outside(folder, data)
         most = source.most_labels()
         sizes = options.labels or tuple(4**i for i in range(8) if 4**i <= most) or (1,)
         cheap = [name for name, recipe in RECIPES.items() if not recipe.trains]
@@ -325,16 +339,15 @@ def _scored_on(source: Source) -> str:
     return f"cross-validation, {source.n_folds()} folds of {len(source.known):,} labelled pictures"
 
 
-def source_of(data: str | Path, cache: Path, side: int = 0, pool: int = 0) -> Source:
-    """Pictures on disk as a comparison takes them: scored on the test part, or on the validation part where that
-    is the only one, or else by cross-validation."""
-    manifest = read_folder(data)
+def source_of(data: Any, cache: Path, side: int = 0, pool: int = 0, labels_per_class: int = 0) -> Source:
+    """Pictures as a comparison takes them: scored on the test part, or on the validation part where that is the
+    only one, or else by cross-validation."""
+    manifest = read_data(data, labels_per_class=labels_per_class, downloads=downloads())
     images, manifest, _ = open_store(manifest, cache, side=side or None)
     rows = [manifest.ids(split) for split in (LABELLED, UNLABELLED, TEST, VALIDATION)]
     scored = rows[2] if len(rows[2]) else rows[3]
     pool_rows = np.sort(np.concatenate(rows[:2]))
-    name = Path(data).resolve().name
-    return Source(images, manifest.labels, pool_rows, scored, manifest.classes, name).limited(pool)
+    return Source(images, manifest.labels, pool_rows, scored, manifest.classes, manifest.name).limited(pool)
 
 
 def demo(
@@ -400,6 +413,22 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(os.environ.get("HANDFUL_CACHE") or platformdirs.user_cache_dir("handful"))
+
+
+def downloads() -> Path:
+    """Where data sets that are known by name are kept."""
+    return cache_folder() / "datasets"
+
+
+def _check_outside(folder: Path, data: Any) -> None:
+    """Raises UsageError where a run's folder lies in the folder of pictures."""
+    if (
+        isinstance(data, (str, Path))
+        and Path(data).is_dir()
+        and folder.resolve().is_relative_to(Path(data).resolve())
+    ):
+        fix = "choose another folder with --out"
+        raise UsageError("lies in the folder of pictures, which is only read", file=folder, fix=fix)
 
 
 def _slug(text: str) -> str:

@@ -26,14 +26,8 @@ from handful.files import sync_folder, write_atomic
 from handful.randomness import key
 from handful.types import HandfulError, Interrupted, UsageError
 
-try:  # the extra "fast"
-    import simplejpeg
-except ImportError:
-    simplejpeg = None
-
 VERSION = 2  # of the store: its layout, and how pictures are decoded
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM")  # whatever a file is called
-ORIENTATION = 274  # of the EXIF data
 PHOTO_SIDE = 192  # pixels: what large photographs are stored at
 MAX_PIXELS = 64_000_000  # larger files are refused as decompression bombs
 
@@ -173,29 +167,10 @@ def _from_file(path: Path, mode: str, side: int) -> Image.Image:
         raise ValueError("is empty (zero bytes)")
     with Image.open(path, formats=FORMATS) as picture:
         _refuse_bombs(picture)
-        plain_jpeg = picture.format == "JPEG" and picture.mode in ("L", "RGB")
         picture.draft(mode, (2 * side, 2 * side))
-        fast = _fast_jpeg(path, mode, *picture.size) if plain_jpeg else None
-        if fast is not None:
-            fast.getexif()[ORIENTATION] = picture.getexif().get(ORIENTATION, 1)
-        return _to_mode(ImageOps.exif_transpose(fast or picture), mode)
-
-
-def _fast_jpeg(path: Path, mode: str, width: int, height: int) -> Image.Image | None:
-    """The same pixels as Pillow's by simplejpeg, or None where it is not installed or does not like the file (then
-    Pillow decides, and gives the reason).
-
-    Both use libjpeg-turbo with its accurate transform and smooth upsampling, and scale while they decode.
-    """
-    if simplejpeg is None:
-        return None
-    try:
-        colours = "GRAY" if mode == "L" else "RGB"
-        pixels = simplejpeg.decode_jpeg(path.read_bytes(), colours, min_height=height, min_width=width)
-    except ValueError:
-        return None
-    picture = Image.fromarray(pixels[..., 0] if mode == "L" else pixels)
-    return picture if picture.size == (width, height) else None
+        picture.load()
+        ImageOps.exif_transpose(picture, in_place=True)
+        return _to_mode(picture, mode)
 
 
 def _refuse_bombs(picture: Image.Image) -> None:
@@ -223,7 +198,7 @@ def _to_mode(picture: Image.Image, mode: str) -> Image.Image:
     if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
         front = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", front.size, "white"), front)
-    return picture.convert(mode)
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:

@@ -44,6 +44,7 @@ class FitOptions:
         features: feature space of the recipe ("lite0", "pixels"); "" takes the best guess for the pictures.
         seconds: for the run; networks share what reading pictures and the cheap candidates leave of it.
         seed: of every random draw.
+        labels_per_class: so many labels of each class are used, drawn by the seed, the others forgotten; 0: all.
         side: pixels that pictures are stored at; 0 decides by the pictures.
         feature_backend: "auto", "torch", "onnxruntime", "openvino".
         method: fields of the recipe's method that differ from their defaults.
@@ -57,6 +58,7 @@ class FitOptions:
     features: str = ""
     seconds: float = 300.0
     seed: int = 0
+    labels_per_class: int = 0
     side: int = 0
     feature_backend: str = "auto"
     method: Mapping[str, Any] = field(default_factory=dict)
@@ -67,13 +69,26 @@ class FitOptions:
 
 
 class RunBook:
-    """``run.toml``: what was asked for, what was planned (a resumed run obeys it), and how it ended."""
+    """``run.toml``: what was asked for, what was planned (a resumed run obeys it), and how it ended.
 
-    def __init__(self, folder: Path, identity: str, options: FitOptions, *, data: str, command: str) -> None:
+    ``changes`` tells in words how the data differ from those of the run in this folder, where that is known.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: str,
+        options: FitOptions,
+        *,
+        data: str,
+        command: str,
+        changes: str = "",
+    ) -> None:
         self.path, self.identity, self.options = folder / "run.toml", identity, options
         self.data, self.command, self.seconds = data, command, 0.0
         self.plan: dict[str, Any] = {}
         self.ended: dict[str, Any] = {}
+        self.resumed = False
         if self.path.exists():
             try:
                 found = tomllib.loads(self.path.read_text())
@@ -81,11 +96,13 @@ class RunBook:
                 fix = "remove the folder, or choose another with --out"
                 raise HandfulError(f"is damaged ({error})", file=self.path, fix=fix) from error
             started = (folder / "stages").exists() or (folder / WEIGHTS).exists()
-            if found.get("identity") == identity:
+            self.resumed = found.get("identity") == identity
+            if self.resumed:
                 self.plan, self.ended = found.get("plan", {}), found.get("result", {})
             elif started:  # a run that failed before any work was done is simply replaced
+                reason = "belongs to a run on other data, with other options, or of another version"
                 raise UsageError(
-                    "belongs to a run on other data, with other options, or of another version",
+                    f"{reason}: {changes}" if changes else reason,
                     file=folder,
                     fix="choose another folder with --out, or remove this one",
                 )
