@@ -29,7 +29,15 @@ from handful.types import Batch
 OPTIONS: dict[str, dict[str, Any]] = {
     "supervised": {"smoothing": 0.1},
     "pseudo-label": {"threshold": 0.55, "ramp_steps": 20},
+    "pi-model": {"weight": 1.0, "ramp_steps": 20},
+    "mean-teacher": {"weight": 1.0, "decay": 0.9, "ramp_steps": 20},
+    "vat": {"weight": 0.3},
+    "mixmatch": {"weight": 1.0, "ramp_steps": 20},
+    "uda": {"threshold": 0.55, "annealing": "linear", "annealing_steps": 8, "passes": 3},
     "fixmatch": {"threshold": 0.55, "align": True},
+    # LeNet begins slowly, and would answer one class for all before it has learnt anything
+    "flexmatch": {"threshold": 0.9, "weight": 0.3, "passes": 2},
+    "softmatch": {"weight": 0.3},
 }
 # Settings under which a method equals supervised training: (options, exact). Where a joint forward pass
 # changes the order of sums, the two agree to 1e-12 in float64 instead.
@@ -41,11 +49,38 @@ DEGENERATE: dict[str, list[tuple[dict[str, Any], bool]]] = {
         ({"weight": 0.0, "joint": True}, False),
         ({"threshold": 1.01, "joint": True}, False),
     ],
+    "pi-model": [({"weight": 0.0, "passes": 3}, True), ({"weight": 0.0, "passes": 1}, False)],
+    "mean-teacher": [({"weight": 0.0, "passes": 3}, True), ({"weight": 0.0, "passes": 1}, False)],
+    "vat": [
+        ({"weight": 0.0, "entropy": 0.0, "joint": False}, True),
+        ({"weight": 0.0, "entropy": 0.0, "joint": True}, False),
+    ],
+    "mixmatch": [
+        ({"weight": 0.0, "alpha": 0.0, "joint": False}, True),
+        ({"weight": 0.0, "alpha": 0.0, "joint": True}, False),
+    ],
+    "uda": [
+        ({"weight": 0.0, "annealing": "", "passes": 3}, True),
+        ({"threshold": 1.01, "annealing": "", "passes": 3}, True),
+        ({"threshold": 1.01, "annealing": "", "passes": 1}, False),
+    ],
     "fixmatch": [
         ({"weight": 0.0, "passes": 3}, True),
         ({"threshold": 1.01, "passes": 3}, True),
         ({"weight": 0.0, "passes": 2}, False),
         ({"threshold": 1.01, "passes": 1}, False),
+    ],
+    # a class in which nothing is confident has threshold 0: only the weight turns this one off
+    "flexmatch": [({"weight": 0.0, "passes": 3}, True), ({"weight": 0.0, "passes": 2}, False)],
+    "freematch": [
+        ({"weight": 0.0, "fair": 0.0, "passes": 3}, True),
+        ({"weight": 0.0, "fair": 0.0, "passes": 2}, False),
+    ],
+    "softmatch": [({"weight": 0.0, "passes": 3}, True), ({"weight": 0.0, "passes": 2}, False)],
+    "adamatch": [
+        ({"weight": 0.0, "passes": 3}, True),
+        ({"threshold": 2.01, "passes": 3}, True),  # relative to a confidence of at least 1 / 2
+        ({"threshold": 2.01, "passes": 1}, False),
     ],
 }
 NETWORKS = {"norm-free": "lenet", "batch-norm": "conv-4"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +9,13 @@ from torch import Tensor, nn
 
 from handful.losses.classify import cross_entropy
 from handful.losses.consistency import predictions, sharpen
-from handful.methods.forward import three_views
+from handful.methods.three_views import ThreeViews
 from handful.methods.thresholding import Thresholding
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class FixMatch:
+class FixMatch(ThreeViews):
     """L = mean_i CE(student(x_i), y_i) + weight * mean_j 1[max p_j >= threshold] CE(student(strong(u_j)), q_j),
 
     p_j the student's prediction on weak(u_j), without gradient; q_j its most probable class, or p_j sharpened
@@ -24,45 +23,26 @@ class FixMatch:
 
     Attributes:
         threshold: smallest confidence that is used; above 1 nothing is.
-        weight: of the unlabelled term.
         hard: use the most probable class; otherwise the distribution, sharpened by ``temperature``.
         temperature: of soft targets; 1 leaves them as they are.
         align: scale predictions so that the classes are as frequent as among the labelled pictures (Berthelot
             et al. 2020, sec. 3.1).
         momentum: of the running means that alignment needs.
-        smoothing: label smoothing of the labelled term.
-        view: how the labelled pictures are shown: "weak" in the paper, "strong" with very few labels.
-        weak_view, strong_view: how the unlabelled ones are shown, to be labelled and to be learnt.
-        passes: 1: one forward pass over everything; 2: weak views apart and without a graph (faster); 3: each
-            kind apart.
     """
 
     threshold: float = 0.95
-    weight: float = 1.0
     hard: bool = True
     temperature: float = 1.0
     align: bool = False
     momentum: float = 0.999
-    smoothing: float = 0.0
-    view: str = "weak"
-    weak_view: str = "weak"
-    strong_view: str = "strong"
-    passes: int = 1
-
-    uses_unlabelled = True
-    needs_teacher = False
-
-    @property
-    def views(self) -> Mapping[str, str]:
-        return {"x": self.view, "weak": self.weak_view, "strong": self.strong_view}
 
     def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
         """The thresholding object, under ``memory``."""
-        return {"memory": Thresholding(n_classes, self.threshold, self.momentum)}
+        return {"memory": Thresholding(n_classes, threshold=self.threshold, momentum=self.momentum)}
 
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
         memory: Any = models["memory"]
-        z_x, z_w, z_s = three_views(models["student"], batch, self.passes)
+        z_x, z_w, z_s = self.logits(models["student"], batch)
         p = predictions(z_w)
         memory.observe(p, batch["y"])
         if self.align:
@@ -71,8 +51,4 @@ class FixMatch:
         target = p.argmax(1) if self.hard else sharpen(p, self.temperature)
 
         supervised = cross_entropy(z_x, batch["y"], smoothing=self.smoothing).mean()
-        unlabelled = (trust * cross_entropy(z_s, target)).mean()
-        return Loss(
-            supervised + self.weight * unlabelled,
-            {"supervised": supervised.detach(), "unlabelled": unlabelled.detach(), "used": trust.mean()},
-        )
+        return self.total(supervised, (trust * cross_entropy(z_s, target)).mean(), used=trust)
