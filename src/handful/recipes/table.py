@@ -15,12 +15,14 @@ from torch import Tensor
 
 from handful.methods.fixmatch import FixMatch
 from handful.methods.label_propagation import LabelPropagation
+from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.probe import ClassMean, LogisticRegression, Neighbours
 from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.supervised import Supervised
 from handful.recipes.matching import warm_started
+from handful.recipes.self_training import META, meta_pseudo_labels, substage
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, train_network
+from handful.recipes.train import Training, small_training, train_network
 from handful.recipes.transfer import fine_tune, probe, propagate, teacher_for, teacher_targets
 from handful.types import UsageError
 
@@ -35,7 +37,6 @@ MATCHED: dict[str, Any] = {
     "passes": 2,
 }
 ROUNDS = 2  # students of self-training
-SMALL = Training(backbone="small-resnet", max_steps=300)
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,6 @@ def _propagate(
     return propagate(task, workshop, on=on, method=method)
 
 
-def small_training(task: Task, **changes: object) -> Training:
-    """How small networks are trained from scratch; Conv-4 for tiny pictures, the residual net for others."""
-    tiny = task.images.side <= 16
-    return replace(SMALL, **{"backbone": "conv-4" if tiny else SMALL.backbone, **changes})  # type: ignore[arg-type]
-
-
 def scratch(
     task: Task,
     workshop: Workshop,
@@ -136,10 +131,8 @@ def self_training(
     training = replace(training, seconds=training.seconds / ROUNDS)
     targets = teacher_targets(task, workshop, on=on, method=teacher_for(on))
     for number in range(1, ROUNDS + 1):
-        # "pseudo-label/0.1" becomes "pseudo-label-1/0.1": every round is a stage of its own
-        name, slash, fold = stage.partition("/")
         student = train_network(
-            task, workshop, method, training, stage=f"{name}-{number}{slash}{fold}", teacher=targets
+            task, workshop, method, training, stage=substage(stage, str(number)), teacher=targets
         )
         targets = student.logits(task.unlabelled).softmax(1)
     return student
@@ -234,6 +227,16 @@ RECIPES: dict[str, Recipe] = {
         FixMatch,
         3,
         MATCHED,
+        "supervised",
+    ),
+    "mpl": Recipe(
+        "small network, Meta Pseudo Labels",
+        True,
+        True,
+        meta_pseudo_labels,
+        MetaPseudoLabels,
+        3,
+        META,
         "supervised",
     ),
     "fine-tune": Recipe("fine-tuning", False, True, tune, Supervised, 20),
