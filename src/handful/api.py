@@ -31,6 +31,9 @@ from handful.data.manifest import (
 from handful.data.saved import differences, obey_splits, save_splits
 from handful.data.sources import read_data
 from handful.deliver.book import FitOptions, Run, RunBook, resolved, versions
+from handful.deliver.evaluate import Evaluation
+from handful.deliver.evaluate import evaluate as measure_run
+from handful.deliver.exported import Exported, export
 from handful.deliver.predict import predict
 from handful.deliver.results import write_results
 from handful.engine.interrupt import listening
@@ -41,6 +44,7 @@ from handful.recipes.choice import prior_table
 from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
 from handful.recipes.compare import run as measure
 from handful.recipes.curve import own_curve
+from handful.recipes.pseudo_audit import pseudo_labels
 from handful.recipes.table import RECIPES, changed, find, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training
@@ -49,7 +53,10 @@ from handful.report.compare import write as write_comparison
 from handful.report.record import Recorder
 from handful.types import UsageError
 
-__all__ = ["CompareOptions", "Compared", "FitOptions", "Run", "Teller", "compare", "demo", "fit", "predict"]
+__all__ = [
+    "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Run", "Teller",
+    "compare", "demo", "evaluate", "export", "fit", "predict",
+]  # fmt: skip
 
 
 class Teller:
@@ -162,12 +169,15 @@ def fit(
                 started=begin,
             )
             curve = own_curve(task, workshop, outcome)
+            pseudo = pseudo_labels(task, workshop, outcome, method)
         if curve:
             teller.tell(curve.advice())
         book.seconds = time.perf_counter() - begin
         if parallel.is_first():
             teller.tell("writing model, predictions and report")
-            write_results(book, outcome, task, manifest, validation, test, unreadable, name)
+            write_results(
+                book, outcome, task, manifest, validation, test, unreadable, name, curve=curve, pseudo=pseudo
+            )
         parallel.barrier()
         return book.result()
 
@@ -208,6 +218,17 @@ def _log_to(recorder: Recorder | None) -> Callable[[str, int, dict[str, float]],
         recorder.write(stage, step, scalars)
 
     return log
+
+
+def evaluate(run: str | Path, data: str | Path, *, teller: Teller | None = None) -> Evaluation:
+    """How right is a finished run on the labelled pictures of ``data`` (its test part, where there is one)?
+
+    Raises:
+        UsageError: no such run or data, or a class that the model does not know.
+    """
+    told = teller or Teller()
+    manifest = read_data(data, downloads=downloads())
+    return measure_run(run, manifest, progress=lambda d, t: told.progress("classifying", d, t))
 
 
 @dataclass(frozen=True)

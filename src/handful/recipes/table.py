@@ -53,6 +53,7 @@ class Recipe:
         method: the dataclass whose fields are ``--method.…`` on the command line.
         defaults: fields of ``method`` that this recipe sets otherwise.
         labelled_only: the recipe that does the same with the labelled pictures alone: its fair baseline.
+        taught: it learns from the labels that label propagation gives the unlabelled pictures.
     """
 
     title: str
@@ -63,6 +64,7 @@ class Recipe:
     least_seconds: float = 0.0
     defaults: Mapping[str, Any] = field(default_factory=dict)
     labelled_only: str = ""
+    taught: bool = False
 
     def make(self, **changes: Any) -> Any:
         """The recipe's method with some fields changed.
@@ -203,7 +205,13 @@ RECIPES: dict[str, Recipe] = {
     "nearest-mean": Recipe("nearest class mean", False, False, partial(_head, ClassMean), ClassMean),
     "knn": Recipe("nearest neighbours", False, False, partial(_head, Neighbours), Neighbours),
     "propagation": Recipe(
-        "label propagation + regression", True, False, _propagate, LabelPropagation, labelled_only="logistic"
+        "label propagation + regression",
+        True,
+        False,
+        _propagate,
+        LabelPropagation,
+        labelled_only="logistic",
+        taught=True,
     ),
     "supervised": Recipe("small network from scratch", False, True, scratch, Supervised, 3),
     "pseudo-label": Recipe(
@@ -215,6 +223,7 @@ RECIPES: dict[str, Recipe] = {
         3,
         TAUGHT,
         "supervised",
+        taught=True,
     ),
     "pseudo-label-self": Recipe(
         "small network, its own pseudo-labels", True, True, own_labels, PseudoLabel, 3, UNTAUGHT, "supervised"
@@ -249,6 +258,7 @@ RECIPES: dict[str, Recipe] = {
         20,
         TAUGHT,
         "fine-tune",
+        taught=True,
     ),
 }
 
