@@ -290,9 +290,7 @@ def usual_space(name: str, task: Task) -> str:
 def candidates(task: Task) -> list[tuple[str, str]]:
     """(recipe, space) pairs for the automatic choice, cheapest first."""
     cheap = [(name, on) for on in spaces_for(task) for name, r in RECIPES.items() if not r.trains]
-    costly = (
-        ["fine-tune", "fine-tune-pseudo"] if task.photographs else ["supervised", "pseudo-label", "fixmatch"]
-    )
+    costly = ["fine-tune", "fine-tune-pseudo"] if task.photographs else ["supervised", "fixmatch"]
     return cheap + [(name, spaces_for(task)[0]) for name in costly]
 
 

@@ -83,6 +83,7 @@ class Training:
 
 
 MIN_STEPS = 20
+STEPS, FOLD_STEPS = "steps of ", "steps in a fold of "  # names in a run's plan
 SMALL = Training(backbone="small-resnet", max_steps=300)
 NO_UNLABELLED = "this recipe learns from unlabelled pictures, and there are none"
 
@@ -204,7 +205,7 @@ def _run(
     )
     update = update_of(method, after=[average(role=role) for role in followers])
     steps = training.steps or workshop.planned(
-        f"steps of {stage.split('/')[0]}",
+        steps_of(stage),
         lambda: _affordable(training, seconds_per_step(state, update, stream)),
     )
     state.schedule = schedule.cosine(steps, int(training.warmup * steps))
@@ -244,6 +245,12 @@ def _run(
         last.unlink(missing_ok=True)
     parallel.barrier()
     return result
+
+
+def steps_of(stage: str) -> str:
+    """Under which name the plan keeps a stage's steps: the folds of a cross-validation share theirs."""
+    name, slash, _ = stage.partition("/")
+    return f"{FOLD_STEPS if slash else STEPS}{name}"
 
 
 def extra_roles(method: Any, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
