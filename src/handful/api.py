@@ -19,17 +19,20 @@ import torch
 from torch import Tensor
 
 from handful import __version__, machine, parallel
+from handful.data.audit import audit, in_order, in_short, save_issues, suspect_labels
 from handful.data.images import Images, open_store
 from handful.data.manifest import (
     LABELLED,
     TEST,
     UNLABELLED,
     VALIDATION,
+    Issue,
     Manifest,
     printable,
 )
 from handful.data.saved import differences, obey_splits, save_splits
 from handful.data.sources import read_data
+from handful.data.suspects import suspects
 from handful.deliver.book import FitOptions, Run, RunBook, resolved, versions
 from handful.deliver.predict import predict
 from handful.deliver.results import write_results
@@ -41,15 +44,19 @@ from handful.recipes.choice import prior_table
 from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
 from handful.recipes.compare import run as measure
 from handful.recipes.curve import own_curve
-from handful.recipes.table import RECIPES, changed, find, usual_space
+from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training
+from handful.recipes.transfer import space
 from handful.report.compare import Comparison, analyse
 from handful.report.compare import write as write_comparison
 from handful.report.record import Recorder
 from handful.types import UsageError
 
 __all__ = ["CompareOptions", "Compared", "FitOptions", "Run", "Teller", "compare", "demo", "fit", "predict"]
+
+
+FROM_SCRATCH = ("supervised", "pseudo-label-self")  # use no features, which would cost more than the run
 
 
 class Teller:
@@ -130,6 +137,8 @@ def fit(
             side=options.side or None,
             progress=lambda d, t: teller.progress("reading pictures", d, t),
         )
+        issues = audit(manifest, images, unreadable, lambda d, t: teller.progress("looking for copies", d, t))
+        _tell_issues(folder, issues, issues, teller)
         if parallel.is_first():
             parallel.barrier()
         task, validation, test = tasks(images, manifest, options.seed)
@@ -148,6 +157,9 @@ def fit(
                 compile=options.compile,
                 save_every=options.save_every,
             )
+            doubts = [] if options.recipe in FROM_SCRATCH else _suspects(task, workshop, manifest)
+            issues = in_order([*issues, *doubts])
+            _tell_issues(folder, issues, doubts, teller)
             outcome = choose(
                 task,
                 workshop,
@@ -167,9 +179,31 @@ def fit(
         book.seconds = time.perf_counter() - begin
         if parallel.is_first():
             teller.tell("writing model, predictions and report")
-            write_results(book, outcome, task, manifest, validation, test, unreadable, name)
+            write_results(book, outcome, task, manifest, validation, test, _listed(issues), name)
         parallel.barrier()
         return book.result()
+
+
+def _suspects(task: Task, workshop: Workshop, manifest: Manifest) -> list[Issue]:
+    """Labels that look wrong on the features that the run's first candidates use anyway."""
+    rows, y = task.labelled.numpy(), task.y.numpy()
+    table = space(task, workshop, spaces_for(task)[0]).table[task.labelled].numpy()
+    return suspect_labels(manifest, rows, y, suspects(table, y, task.n_classes))
+
+
+def _tell_issues(folder: Path, issues: list[Issue], new: list[Issue], teller: Teller) -> None:
+    """Write ``issues.csv`` with all of them, and say in a line what is new."""
+    if parallel.is_first():
+        save_issues(issues, folder / "issues.csv")
+    if new:
+        teller.tell(f"look at your data: {in_short(new)} ({folder / 'issues.csv'})")
+
+
+def _listed(issues: list[Issue], most: int = 40) -> list[tuple[str, str]]:
+    """Issues for the report, as (file, reason and suggestion)."""
+    rows = [(issue.file, f"{issue.reason}; {issue.suggestion}") for issue in issues[:most]]
+    more = len(issues) - len(rows)
+    return [*rows, ("issues.csv", f"lists {more} more")] if more else rows
 
 
 def _method(options: FitOptions) -> Any:
