@@ -34,6 +34,8 @@ from handful.data.saved import differences, obey_splits, save_splits
 from handful.data.sources import read_data
 from handful.data.suspects import suspects
 from handful.deliver.book import FitOptions, Run, RunBook, resolved, versions
+from handful.deliver.inspection import Inspected, read_any
+from handful.deliver.inspection import inspect as look_at
 from handful.deliver.predict import predict
 from handful.deliver.results import write_results
 from handful.engine.interrupt import listening
@@ -53,7 +55,19 @@ from handful.report.compare import write as write_comparison
 from handful.report.record import Recorder
 from handful.types import UsageError
 
-__all__ = ["CompareOptions", "Compared", "FitOptions", "Run", "Teller", "compare", "demo", "fit", "predict"]
+__all__ = [
+    "CompareOptions",
+    "Compared",
+    "FitOptions",
+    "Inspected",
+    "Run",
+    "Teller",
+    "compare",
+    "demo",
+    "fit",
+    "inspect",
+    "predict",
+]
 
 
 FROM_SCRATCH = ("supervised", "pseudo-label-self")  # use no features, which would cost more than the run
@@ -382,6 +396,45 @@ def source_of(data: Any, cache: Path, side: int = 0, pool: int = 0, labels_per_c
     scored = rows[2] if len(rows[2]) else rows[3]
     pool_rows = np.sort(np.concatenate(rows[:2]))
     return Source(images, manifest.labels, pool_rows, scored, manifest.classes, manifest.name).limited(pool)
+
+
+def inspect(
+    data: Any,
+    against: Any = None,
+    *,
+    out: str | Path | None = None,
+    teller: Teller | None = None,
+    command: str = "",
+) -> Inspected:
+    """Look at data before anything is trained: a page, ``issues.csv``, and the distance to another set.
+
+    Args:
+        data: what ``fit`` takes, or a folder of pictures without classes.
+        against: another set.
+        out: folder of the page; by default ``runs/NAME-inspect``.
+
+    Raises:
+        UsageError: there are no pictures, or too few to compare.
+    """
+    teller = teller or Teller()
+    machine.tune_allocator()
+    machine.set_threads()
+    with listening():
+        manifest, issues = read_any(data, downloads())
+        other = None if against is None else read_any(against, downloads())[0]
+        folder = Path(out) if out else Path("runs") / f"{_slug(manifest.name)}-inspect"
+        for one in (data, against):
+            _check_outside(folder, one)
+        return look_at(
+            manifest,
+            issues,
+            other,
+            folder,
+            cache=cache_folder(),
+            progress=teller.progress,
+            command=printable(command),
+            about=versions(),
+        )
 
 
 def demo(

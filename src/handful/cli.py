@@ -29,6 +29,11 @@ COMMANDS = {
         "train a classifier on a folder of pictures, few of them labelled", "handful.commands.fit", "fit"
     ),
     "predict": Command("classify pictures with a finished run", "handful.commands.predict", "predict"),
+    "inspect": Command(
+        "look at data: problems, balance, distributions, distance to another set",
+        "handful.commands.inspect",
+        "inspect",
+    ),
     "compare": Command(
         "what is each technique worth in labels saved? a grid of recipes and label draws",
         "handful.commands.compare",

@@ -7,7 +7,8 @@ question is not "do the others disagree?" but "how rare is so much disagreement 
    leave-one-out answers have a closed form (Hastie, Tibshirani & Friedman, *The Elements of Statistical Learning*,
    section 7.10, in its kernel form): f_(-i) = y_i - c_i / (A^-1)_ii with A = G + ridge I, c = A^-1 Y.
 2. Probabilities p_i = softmax(f_(-i) / T). Ridge, temperature T and the share of wrong labels e together maximise the
-   likelihood of the given labels, sum_i log((1 - e) p_i[y_i] + e / K), so that wrong labels do not flatten p.
+   likelihood of the given labels, sum_i log((1 - e) p_i[y_i] + e / K), so that wrong labels do not flatten p, times a
+   prior on e without which few labels are thought worse than they are.
 3. A label is suspect where p_i[y_i] <= t. If p is right, a correct label falls below t with probability
    FA(t) = mean_i sum_j p_ij [p_ij <= t]; t is the largest with FA(t) <= the rate asked for. Against wrong labels that
    fall on any class alike no other score finds more at that rate (Neyman & Pearson 1933).
