@@ -19,21 +19,26 @@ import torch
 from torch import Tensor
 
 from handful import __version__, machine, parallel
+from handful.data.audit import audit, in_order, in_short, save_issues, suspect_labels
 from handful.data.images import Images, open_store
 from handful.data.manifest import (
     LABELLED,
     TEST,
     UNLABELLED,
     VALIDATION,
+    Issue,
     Manifest,
     printable,
 )
 from handful.data.saved import differences, obey_splits, save_splits
 from handful.data.sources import read_data
+from handful.data.suspects import suspects
 from handful.deliver.book import FitOptions, Run, RunBook, resolved, versions
 from handful.deliver.evaluate import Evaluation
 from handful.deliver.evaluate import evaluate as measure_run
 from handful.deliver.exported import Exported, export
+from handful.deliver.inspection import Inspected, read_any
+from handful.deliver.inspection import inspect as look_at
 from handful.deliver.predict import predict
 from handful.deliver.results import write_results
 from handful.engine.interrupt import listening
@@ -45,18 +50,21 @@ from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
 from handful.recipes.compare import run as measure
 from handful.recipes.curve import own_curve
 from handful.recipes.pseudo_audit import pseudo_labels
-from handful.recipes.table import RECIPES, changed, find, usual_space
+from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training
+from handful.recipes.transfer import space
 from handful.report.compare import Comparison, analyse
 from handful.report.compare import write as write_comparison
 from handful.report.record import Recorder
 from handful.types import UsageError
 
 __all__ = [
-    "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Run", "Teller",
-    "compare", "demo", "evaluate", "export", "fit", "predict",
+    "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Inspected", "Run", "Teller",
+    "compare", "demo", "evaluate", "export", "fit", "inspect", "predict",
 ]  # fmt: skip
+
+FROM_SCRATCH = ("supervised", "pseudo-label-self")  # use no features, which would cost more than the run
 
 
 class Teller:
@@ -137,6 +145,8 @@ def fit(
             side=options.side or None,
             progress=lambda d, t: teller.progress("reading pictures", d, t),
         )
+        issues = audit(manifest, images, unreadable, lambda d, t: teller.progress("looking for copies", d, t))
+        _tell_issues(folder, issues, issues, teller)
         if parallel.is_first():
             parallel.barrier()
         task, validation, test = tasks(images, manifest, options.seed)
@@ -155,6 +165,9 @@ def fit(
                 compile=options.compile,
                 save_every=options.save_every,
             )
+            doubts = [] if options.recipe in FROM_SCRATCH else _suspects(task, workshop, manifest)
+            issues = in_order([*issues, *doubts])
+            _tell_issues(folder, issues, doubts, teller)
             outcome = choose(
                 task,
                 workshop,
@@ -175,11 +188,34 @@ def fit(
         book.seconds = time.perf_counter() - begin
         if parallel.is_first():
             teller.tell("writing model, predictions and report")
+            problems = _listed(issues)
             write_results(
-                book, outcome, task, manifest, validation, test, unreadable, name, curve=curve, pseudo=pseudo
+                book, outcome, task, manifest, validation, test, problems, name, curve=curve, pseudo=pseudo
             )
         parallel.barrier()
         return book.result()
+
+
+def _suspects(task: Task, workshop: Workshop, manifest: Manifest) -> list[Issue]:
+    """Labels that look wrong on the features that the run's first candidates use anyway."""
+    rows, y = task.labelled.numpy(), task.y.numpy()
+    table = space(task, workshop, spaces_for(task)[0]).table[task.labelled].numpy()
+    return suspect_labels(manifest, rows, y, suspects(table, y, task.n_classes))
+
+
+def _tell_issues(folder: Path, issues: list[Issue], new: list[Issue], teller: Teller) -> None:
+    """Write ``issues.csv`` with all of them, and say in a line what is new."""
+    if parallel.is_first():
+        save_issues(issues, folder / "issues.csv")
+    if new:
+        teller.tell(f"look at your data: {in_short(new)} ({folder / 'issues.csv'})")
+
+
+def _listed(issues: list[Issue], most: int = 40) -> list[tuple[str, str]]:
+    """Issues for the report, as (file, reason and suggestion)."""
+    rows = [(issue.file, f"{issue.reason}; {issue.suggestion}") for issue in issues[:most]]
+    more = len(issues) - len(rows)
+    return [*rows, ("issues.csv", f"lists {more} more")] if more else rows
 
 
 def _method(options: FitOptions) -> Any:
@@ -369,6 +405,45 @@ def source_of(data: Any, cache: Path, side: int = 0, pool: int = 0, labels_per_c
     scored = rows[2] if len(rows[2]) else rows[3]
     pool_rows = np.sort(np.concatenate(rows[:2]))
     return Source(images, manifest.labels, pool_rows, scored, manifest.classes, manifest.name).limited(pool)
+
+
+def inspect(
+    data: Any,
+    against: Any = None,
+    *,
+    out: str | Path | None = None,
+    teller: Teller | None = None,
+    command: str = "",
+) -> Inspected:
+    """Look at data before anything is trained: a page, ``issues.csv``, and the distance to another set.
+
+    Args:
+        data: what ``fit`` takes, or a folder of pictures without classes.
+        against: another set.
+        out: folder of the page; by default ``runs/NAME-inspect``.
+
+    Raises:
+        UsageError: there are no pictures, or too few to compare.
+    """
+    teller = teller or Teller()
+    machine.tune_allocator()
+    machine.set_threads()
+    with listening():
+        manifest, issues = read_any(data, downloads())
+        other = None if against is None else read_any(against, downloads())[0]
+        folder = Path(out) if out else Path("runs") / f"{_slug(manifest.name)}-inspect"
+        for one in (data, against):
+            _check_outside(folder, one)
+        return look_at(
+            manifest,
+            issues,
+            other,
+            folder,
+            cache=cache_folder(),
+            progress=teller.progress,
+            command=printable(command),
+            about=versions(),
+        )
 
 
 def demo(

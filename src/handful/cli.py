@@ -33,6 +33,11 @@ COMMANDS = {
         "how right is a finished run on labelled pictures?", "handful.commands.evaluate", "evaluate"
     ),
     "export": Command("a finished run as one ONNX or safetensors file", "handful.commands.export", "export"),
+    "inspect": Command(
+        "look at data: problems, balance, distributions, distance to another set",
+        "handful.commands.inspect",
+        "inspect",
+    ),
     "compare": Command(
         "what is each technique worth in labels saved? a grid of recipes and label draws",
         "handful.commands.compare",
