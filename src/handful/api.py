@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from handful import __version__, machine, parallel
+from handful.augment.named import with_policies
 from handful.data.audit import audit, in_order, in_short, save_issues, suspect_labels
 from handful.data.images import Images, open_store
 from handful.data.manifest import (
@@ -99,6 +100,7 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     options, teller = options or FitOptions(), teller or Teller()
+    options = replace(options, method=with_policies(options.method))
     method = _method(options)
     if options.side and options.side < 8:
         raise UsageError(f"pictures of {options.side} px a side are too small", fix="give --side 8 or more")
