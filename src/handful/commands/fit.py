@@ -14,8 +14,8 @@ from tyro.conf import Positional, arg
 
 from handful import api, parallel
 from handful.commands.console import ConsoleTeller, closing, seconds
-from handful.recipes.table import RECIPES, SMALL, find
-from handful.recipes.train import Training
+from handful.recipes.table import RECIPES, find
+from handful.recipes.train import SMALL, Training
 from handful.recipes.transfer import tuning
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Training:
         ema: decay of the moving average that is kept; 0 keeps the last weights.
         size: input side in pixels; 0 takes the backbone's or the pictures' own.
         head: "linear", or "cosine" (Gidaris & Komodakis 2018).
+        start: of the consistency recipes: weights from a student of label propagation ("propagation"), from
+            the labelled pictures alone ("supervised"), or "random".
     """
 
     backbone: str = "small-resnet"
@@ -72,9 +74,15 @@ class Training:
     ema: float = 0.99
     size: int = 0
     head: str = "linear"
+    start: str = "propagation"
 
     def __post_init__(self) -> None:
-        for name, known in {"optimizer": ("sgd", "adamw"), "head": ("linear", "cosine")}.items():
+        choices = {
+            "optimizer": ("sgd", "adamw"),
+            "head": ("linear", "cosine"),
+            "start": ("propagation", "supervised", "random"),
+        }
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"there is no {name} '{getattr(self, name)}'", fix=" or ".join(known))
         for name, least in {"batch": 1, "steps": 0, "max_steps": 0, "ratio": 0, "unfreeze_every": 0}.items():
@@ -83,7 +91,14 @@ class Training:
 
 
 MIN_STEPS = 20
+SMALL = Training(backbone="small-resnet", max_steps=300)
 NO_UNLABELLED = "this recipe learns from unlabelled pictures, and there are none"
+
+
+def small_training(task: Task, **changes: object) -> Training:
+    """How small networks are trained from scratch; Conv-4 for tiny pictures, the residual net for others."""
+    tiny = task.images.side <= 16
+    return replace(SMALL, **{"backbone": "conv-4" if tiny else SMALL.backbone, **changes})  # type: ignore[arg-type]
 
 
 def train_network(
