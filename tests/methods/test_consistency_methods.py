@@ -222,7 +222,9 @@ def test_vat_finds_the_direction_of_largest_change() -> None:
     student, given = network(), batch()
     u = given["weak"][:2]
     p = student(u).logits.softmax(1).detach()
-    r = VAT(iterations=100, probe=1e-4, radius=0.1).direction(student, u, p, torch.tensor(5))
+    r = VAT(iterations=100, probe=1e-4, radius=0.1).direction(
+        lambda v: student(v).logits, u, p, torch.tensor(5)
+    )
     assert r.square().mean((1, 2, 3)).sqrt().tolist() == pytest.approx([0.1, 0.1])
     for i in range(2):
 
@@ -236,16 +238,26 @@ def test_vat_finds_the_direction_of_largest_change() -> None:
         assert values[-1] > 1.2 * values[-2], "the example must have one direction of largest change"
 
 
-def test_vat_loss_and_what_it_leaves_alone() -> None:
+@pytest.mark.parametrize("joint", [True, False])
+def test_vat_loss_and_what_it_leaves_alone(joint: bool) -> None:
     student, given = network("conv-4"), batch()
-    method = VAT(weight=0.7, entropy=0.2, joint=False)
+    method = VAT(weight=0.7, entropy=0.2, joint=joint)
     twin = copy.deepcopy(student)
     loss = loss_of(method, student, given)
-    z_x, z_u = twin(given["x"]).logits, twin(given["weak"]).logits
+
+    def answer(u: Tensor) -> Tensor:
+        if joint:  # batch norm sees the labelled pictures beside the moved ones, too
+            return twin(torch.cat([given["x"], u])).logits[N_X:]  # type: ignore[no-any-return]
+        return twin(u).logits  # type: ignore[no-any-return]
+
+    if joint:
+        z_x, z_u = twin(torch.cat([given["x"], given["weak"]])).logits.split([N_X, N_U])
+    else:
+        z_x, z_u = twin(given["x"]).logits, twin(given["weak"]).logits
     statistics = {k: v.clone() for k, v in twin.state_dict().items() if "running" in k}
     p = z_u.softmax(1)
-    r = method.direction(twin, given["weak"], p.detach(), given["draw"])
-    z_r = twin(given["weak"] + r).logits
+    r = method.direction(answer, given["weak"], p.detach(), given["draw"])
+    z_r = answer(given["weak"] + r)
     adversarial = F.kl_div(z_r.log_softmax(1), p.detach(), reduction="batchmean")
     unsure = -(p * p.log()).sum(1).mean()
     expected = F.cross_entropy(z_x, given["y"]) + 0.7 * adversarial + 0.2 * unsure

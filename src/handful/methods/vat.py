@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -54,31 +55,37 @@ class VAT:
         return {"x": self.view, "weak": self.unlabelled_view}
 
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
-        student, u = models["student"], batch["weak"]
-        z_x, z_u = apart_or_joint(student, batch["x"], u, joint=self.joint)
+        student, x, u = models["student"], batch["x"], batch["weak"]
+        z_x, z_u = apart_or_joint(student, x, u, joint=self.joint)
         p = predictions(z_u)
-        r = self.direction(student, u, p, batch["draw"])
-        with statistics_kept(student):
-            z_r = student(u + r).logits
+
+        def answer(
+            moved: Tensor, network: nn.Module
+        ) -> Tensor:  # beside the same company as in the first pass
+            with statistics_kept(network):
+                return (
+                    network(torch.cat([x, moved])).logits[len(x) :] if self.joint else network(moved).logits
+                )
+
+        r = self.direction(partial(answer, network=parallel.unwrap(student)), u, p, batch["draw"])
         supervised = cross_entropy(z_x, batch["y"], smoothing=self.smoothing).mean()
-        adversarial = divergence(p, z_r).mean()
+        adversarial = divergence(p, answer(u + r, student)).mean()
         unsure = entropy(z_u).mean()
         total = supervised + self.weight * adversarial + self.entropy * unsure
         terms = {"supervised": supervised, "unlabelled": adversarial, "entropy": unsure}
         return Loss(total, {name: value.detach() for name, value in terms.items()})
 
-    def direction(self, student: nn.Module, u: Tensor, p: Tensor, draw: Tensor) -> Tensor:
-        """r [B, C, H, W]: power iteration from a random direction, drawn for the global batch."""
+    def direction(self, answer: Callable[[Tensor], Tensor], u: Tensor, p: Tensor, draw: Tensor) -> Tensor:
+        """r [B, C, H, W]: power iteration from a random direction, drawn for the global batch; ``answer`` takes
+        pictures to logits."""
         everyone = (len(u) * parallel.size(), *u.shape[1:])
         start = torch.randn(everyone, generator=torch.Generator().manual_seed(int(draw)))
         d = _unit(start[parallel.rows(len(start))].to(u))
-        network = parallel.unwrap(student)
         for _ in range(self.iterations):
             r = (self.probe * d).requires_grad_(True)
             # in half precision the difference of so near predictions would be rounding
-            with torch.enable_grad(), statistics_kept(network), torch.autocast(u.device.type, enabled=False):
-                moved = divergence(p, network(u + r).logits).sum()
-                (gradient,) = torch.autograd.grad(moved, r)
+            with torch.enable_grad(), torch.autocast(u.device.type, enabled=False):
+                (gradient,) = torch.autograd.grad(divergence(p, answer(u + r)).sum(), r)
             d = _unit(gradient)
         return self.radius * d
 

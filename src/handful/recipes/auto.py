@@ -16,9 +16,9 @@ from handful.data.split import folds as deal
 from handful.engine.checkpoint import read, write
 from handful.losses.classify import fit_temperature
 from handful.recipes.choice import EVIDENCE_FROM, PriorTable, Verdict, decide, prior_table
-from handful.recipes.table import Recipe, candidates, changed, find, label, small_training
+from handful.recipes.table import Recipe, candidates, changed, find, label
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import NO_UNLABELLED, Training
+from handful.recipes.train import NO_UNLABELLED, Training, small_training
 from handful.recipes.transfer import tuning
 from handful.types import UsageError
 

@@ -1,67 +1,106 @@
-"""Consistency training from scratch: a first student that label propagation taught, then the method itself."""
+"""Consistency training of a small network: a first student that label propagation taught, then the method itself."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import nn
 
+from handful.methods.adamatch import AdaMatch
+from handful.methods.fixmatch import FixMatch
+from handful.methods.flexmatch import FlexMatch
+from handful.methods.freematch import FreeMatch
+from handful.methods.mean_teacher import MeanTeacher
+from handful.methods.mixmatch import MixMatch
+from handful.methods.pi_model import PiModel
 from handful.methods.pseudo_label import PseudoLabel
+from handful.methods.softmatch import SoftMatch
 from handful.methods.supervised import Supervised
+from handful.methods.uda import UDA
+from handful.methods.vat import VAT
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, train_network
+from handful.recipes.train import Training, small_training, train_network
 from handful.recipes.transfer import teacher_for, teacher_targets
 
+SHARE = 0.5  # of the steps that the first student gets
+SLOWER = 0.4  # factor on the learning rate afterwards: a full rate would undo the start
+# With few labels: labelled pictures strongly augmented too, and targets from the picture as it is, which the
+# weak views' shift makes worse where a digit fills its 8 pixels.
+FEW: dict[str, Any] = {"view": "strong", "weak_view": "plain", "passes": 2}
 
-def warm_started(
+
+class Kind(NamedTuple):
+    """A method, what its recipe is called, and the options in which the recipe differs from the paper."""
+
+    method: type
+    title: str
+    defaults: Mapping[str, Any]
+
+
+KINDS: dict[str, Kind] = {
+    "pi-model": Kind(PiModel, "two views, one answer", {"view": "strong"}),
+    "mean-teacher": Kind(MeanTeacher, "an average of its weights teaches", {"view": "strong"}),
+    "vat": Kind(VAT, "steady against the worst small change", {"view": "strong"}),
+    "mixmatch": Kind(MixMatch, "guessed labels, mixed pictures", {"view": "strong"}),
+    "uda": Kind(UDA, "sharpened answers for strong views", FEW),
+    "fixmatch": Kind(FixMatch, "weak views label strong ones", {**FEW, "threshold": 0.8, "align": True}),
+    "flexmatch": Kind(FlexMatch, "FixMatch, a threshold for each class", FEW),
+    "freematch": Kind(FreeMatch, "FixMatch, thresholds that follow", FEW),
+    "softmatch": Kind(SoftMatch, "FixMatch, weights for thresholds", FEW),
+    "adamatch": Kind(AdaMatch, "FixMatch, relative threshold, aligned", FEW),
+}
+
+
+def matching(
+    name: str,
     task: Task,
     workshop: Workshop,
     *,
     on: str,
-    method: Any,
-    training: Training,
-    stage: str,
-    first: str = "propagation",
-    share: float = 0.5,
-    slower: float = 0.4,
+    method: Any = None,
+    training: Training | None = None,
+    stage: str = "",
 ) -> Fitted:
-    """``share`` of the steps (or of the time) go to a first student, the rest to ``method`` from its weights.
+    """``SHARE`` of the steps (or of the time) go to a first student, the rest to the method from its weights.
 
-    Args:
-        first: "propagation": the student learns label propagation's labels; "supervised": the labelled pictures
-            alone, strongly augmented; "": there is none.
-        slower: factor on the learning rate after the start, which a full rate would undo.
-        stage: "name/fold" or "name".
+    What the first student learns is ``training.start``: the labels of label propagation (by default), the labelled
+    pictures alone ("supervised"), or there is none ("random").
     """
-    if not first:
+    training, stage = training or small_training(task), stage or name
+    method = method or KINDS[name].method(**KINDS[name].defaults)
+    if training.start == "random":
         return train_network(task, workshop, method, training, stage=stage)
-    name, slash, fold = stage.partition("/")
-    part = replace(
-        training,
-        seconds=training.seconds * share,
-        steps=round(training.steps * share),
-        max_steps=round(training.max_steps * share),
-    )
+    first = shortened(training, SHARE)
     rest = replace(
         training,
-        seconds=training.seconds - part.seconds,
-        steps=training.steps - part.steps,
-        max_steps=training.max_steps - part.max_steps,
-        lr=training.lr * slower,
+        seconds=training.seconds - first.seconds,
+        steps=training.steps - first.steps,
+        max_steps=training.max_steps - first.max_steps,
+        lr=training.lr * SLOWER,
     )
-    taught = first == "propagation"
-    begun = train_network(
-        task,
-        workshop,
-        PseudoLabel(threshold=0.0) if taught else Supervised(),
-        part,
-        stage=f"{name}-start{slash}{fold}",
-        teacher=teacher_targets(task, workshop, on=on, method=teacher_for(on)) if taught else None,
-    )
+    kind, slash, fold = stage.partition("/")  # "fixmatch/0.1" starts from "fixmatch-start/0.1"
+    learn = partial(train_network, task, workshop, training=first, stage=f"{kind}-start{slash}{fold}")
+    if training.start == "supervised":
+        begun = learn(method=Supervised())
+    else:
+        labels = teacher_targets(task, workshop, on=on, method=teacher_for(on))
+        begun = learn(method=PseudoLabel(threshold=0.0), teacher=labels)
     weights = {k: v.clone() for k, v in begun.classifier.backbone.state_dict().items()}
 
     def start(network: nn.Module) -> None:
         network.load_state_dict(weights)
 
     return train_network(task, workshop, method, rest, stage=stage, start=start)
+
+
+def shortened(training: Training, share: float) -> Training:
+    """The same with a share of the steps and of the time."""
+    return replace(
+        training,
+        seconds=training.seconds * share,
+        steps=round(training.steps * share),
+        max_steps=round(training.max_steps * share),
+    )

@@ -54,6 +54,8 @@ class Training:
         ema: decay of the moving average that is kept; 0 keeps the last weights.
         size: input side in pixels; 0 takes the backbone's or the pictures' own.
         head: "linear", or "cosine" (Gidaris & Komodakis 2018).
+        start: of the consistency recipes: weights from a student of label propagation ("propagation"), from
+            the labelled pictures alone ("supervised"), or "random".
     """
 
     backbone: str = "small-resnet"
@@ -73,9 +75,15 @@ class Training:
     ema: float = 0.99
     size: int = 0
     head: str = "linear"
+    start: str = "propagation"
 
     def __post_init__(self) -> None:
-        for name, known in {"optimizer": ("sgd", "adamw"), "head": ("linear", "cosine")}.items():
+        choices = {
+            "optimizer": ("sgd", "adamw"),
+            "head": ("linear", "cosine"),
+            "start": ("propagation", "supervised", "random"),
+        }
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"there is no {name} '{getattr(self, name)}'", fix=" or ".join(known))
         for name, least in {"batch": 1, "steps": 0, "max_steps": 0, "ratio": 0, "unfreeze_every": 0}.items():
