@@ -2,19 +2,20 @@
 
 ``python -m benchmarks.audit [--only copies|suspects] [--sets tf_flowers,…] [--seeds 20] [--sheet FILE]``
 
-*Copies.* In tf_flowers and caltech101, copies of 200 pictures of each kind are planted among the originals: the very same
-file; resized to 50 … 90 % and saved again (JPEG, quality 90); saved again at quality 40 … 79; a cut-out of 95 % of each
-side at a random place, saved again. The store is made as for a run. *Recall*: planted copies that are found as a pair with
-their original. *Precision*: of the pairs that hold a planted copy, those that join it with its original, with another copy
-of it, or with a picture that the audit calls a copy of the original: the sets have copies of their own, whose number is
-given, and which ``--sheet`` draws, least alike first, to be judged by eye. ``SAME_DETAIL`` and ``NEAR`` were chosen by
-looking at Office-Caltech and at the planted copies of a first try on tf_flowers.
+*Copies.* In tf_flowers and caltech101, copies of 200 pictures of each kind are planted among the originals: the
+very same file; resized to 50 … 90 % and saved again (JPEG, quality 90); saved again at quality 40 … 79; a cut-out
+of 95 % of each side at a random place, saved again. The store is made as for a run. *Recall*: planted copies that
+are found as a pair with their original. *Precision*: of the pairs that hold a planted copy, those that join it with
+its original, with another copy of it, or with a picture that the audit calls a copy of the original: the sets have
+copies of their own, whose number is given, and which ``--sheet`` draws, least alike first, to be judged by eye.
+``SAME_DETAIL`` and ``NEAR`` were chosen by looking at Office-Caltech and at the planted copies of a first try on
+tf_flowers.
 
-*Suspects.* Label draws of 4, 10 and 40 a class; in each, 10 % of the labels are moved to another class (and none, to
-count false alarms on good labels only). Features are those of a run. The false-alarm rate is counted over right labels,
-precision over everything that is flagged, recall over wrong labels. The score was developed on digits and USPS. Reference
-(the well-known confident-learning library, digits): 4 a class: 21 % of clean digits flagged, precision .39, recall .80;
-10 a class: .68 and .75; 40: .79 and .82.
+*Suspects.* Label draws of 4, 10 and 40 a class; in each, 10 % of the labels are moved to another class (and none,
+to count false alarms on good labels only). Features are those of a run. The false-alarm rate is counted over right
+labels, precision over everything that is flagged, recall over wrong labels. The score was developed on digits and
+USPS. Reference (the well-known confident-learning library, digits): 4 a class: 21 % of clean digits flagged,
+precision .39, recall .80; 10 a class: .68 and .75; 40: .79 and .82.
 """
 
 from __future__ import annotations
@@ -206,10 +207,7 @@ def labels(name: str, root: Path, seeds: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-root", type=Path, required=True)
+    parser = arguments("What the audit finds: planted copies, and flipped labels.")
     parser.add_argument("--only", choices=("copies", "suspects"))
     parser.add_argument("--sets", default="")
     parser.add_argument("--seeds", type=int, default=20)
