@@ -203,7 +203,12 @@ def test_being_stopped(
 
     monkeypatch.setattr(auto, "_measure", stop)
     assert cli.run(["fit", str(pictures), "--recipe", "logistic", "--out", str(tmp_path / "run")]) == code
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"run.toml", "metrics.jsonl"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "run.toml",
+        "metrics.jsonl",
+        "splits.csv",
+        "issues.csv",
+    }
 
 
 def test_a_cache_that_cannot_be_written_gives_1(

@@ -29,7 +29,8 @@ from threadpoolctl import threadpool_limits
 
 from handful.randomness import permutation
 
-RATE = 0.02  # stated share of right labels that are called suspect
+RATE = 0.02  # stated share of right labels that are called suspect …
+MOST_ALARMS = 10.0  # … and at most so many of them in all: nobody looks through hundreds of good labels
 RIDGES = (0.03, 0.1, 0.3, 1.0)
 TEMPERATURES = tuple(np.geomspace(0.02, 1.0, 18))
 WRONG = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -55,15 +56,19 @@ class Suspects(NamedTuple):
     wrong: float
 
 
-def suspects(x: NDArray[np.floating], y: NDArray[np.int64], n_classes: int, rate: float = RATE) -> Suspects:
+def suspects(
+    x: NDArray[np.floating], y: NDArray[np.int64], n_classes: int, rate: float | None = None
+) -> Suspects:
     """Which labels look wrong.
 
     Args:
         x: [n, D] frozen features, centred and of length 1.
         y: int64 [n].
-        rate: largest stated share of right labels that may be called suspect.
+        rate: largest stated share of right labels that may be called suspect; by default ``RATE``, or less where
+            that would be more than ``MOST_ALARMS`` pictures.
     """
     n = len(x)
+    rate = min(RATE, MOST_ALARMS / max(n, 1)) if rate is None else rate
     if n < 2 or len(np.unique(y)) < 2:
         return Suspects(np.full((n, n_classes), 1 / n_classes), np.zeros(n, dtype=bool), 0.0, 0.0)
     groups = np.array_split(permutation(n, "suspects"), -(-n // LARGEST))

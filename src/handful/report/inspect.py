@@ -23,7 +23,7 @@ from handful.report.record import Thumb
 
 COUPLES = 24  # problems that are shown as pictures
 LISTED = 200  # problems that are listed in words
-GALLERY = 12
+GALLERY = 10
 MEAN_OF = 500  # pictures of a class that go into its mean
 NOT_BALANCED = 3  # times as many labels in the largest class as in the smallest
 
@@ -122,8 +122,8 @@ def verdict(look: Look) -> str:
     share, name = _gives_away(look)
     if share > 0.3:
         words.append(
-            f"The {name} alone explains {100 * share:.0f} % of its variation by class: a model may learn it instead "
-            "of what you mean."
+            f"The {name} differs by class ({100 * share:.0f} % of its variance): if it is not part of what the classes "
+            "mean, a model may learn it in their place."
         )
     return " ".join(words)
 

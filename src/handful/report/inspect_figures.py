@@ -22,7 +22,7 @@ from handful.report.figures import (
     shorten,
 )
 
-BINS = 32
+FEWEST_BINS, MOST_BINS = 10, 32
 MOST_CLASSES = 30
 
 
@@ -39,12 +39,13 @@ def histogram(series: Mapping[str, NDArray[np.float64]], title: str, *, fraction
     low, high = (float(v) for v in np.quantile(every, [0.005, 0.995]))
     if high - low < 1e-9:
         low, high = low - 0.5 * max(abs(low), 1e-3), high + 0.5 * max(abs(high), 1e-3)
-    edges = np.linspace(low, high, BINS + 1)
+    bins = int(np.clip(2 * min(map(len, shown.values())) ** 0.5, FEWEST_BINS, MOST_BINS))
+    edges = np.linspace(low, high, bins + 1)
     heights = {
         name: np.histogram(np.clip(values, low, high), edges)[0] / len(values)
         for name, values in shown.items()
     }
-    top, bottom, left, right = 6, 120, 8, WIDTH - 8
+    top, bottom, left, right = 6, 120, 16, WIDTH - 18
     tallest = max(float(h.max()) for h in heights.values())
 
     def at(value: float) -> float:
