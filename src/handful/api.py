@@ -32,11 +32,13 @@ from handful.deliver.book import FitOptions, Run, RunBook, resolved, versions
 from handful.deliver.evaluate import Evaluation
 from handful.deliver.evaluate import evaluate as measure_run
 from handful.deliver.exported import Exported, export
+from handful.deliver.plan import Planned, planned
 from handful.deliver.predict import predict
 from handful.deliver.results import write_results
 from handful.engine.interrupt import listening
 from handful.files import write_atomic
 from handful.randomness import key
+from handful.recipes.afterwards import tested_afterwards
 from handful.recipes.auto import Validation, choose
 from handful.recipes.choice import prior_table
 from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
@@ -52,8 +54,8 @@ from handful.report.record import Recorder
 from handful.types import UsageError
 
 __all__ = [
-    "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Run", "Teller",
-    "compare", "demo", "evaluate", "export", "fit", "predict",
+    "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Planned", "Run", "Teller",
+    "compare", "demo", "dry_run", "evaluate", "export", "fit", "predict",
 ]  # fmt: skip
 
 
@@ -100,17 +102,7 @@ def fit(
         teller = Teller()
     with listening():
         manifest = read_folder(data)
-        name = _slug(Path(data).resolve().name)
-        identity = (
-            f"{key(__version__, manifest.root.resolve(), manifest.fingerprint, resolved(options)):016x}"
-        )
-        folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
-        if folder.resolve().is_relative_to(manifest.root.resolve()):
-            raise UsageError(
-                "lies in the folder of pictures, which is only read",
-                file=folder,
-                fix="choose another folder with --out",
-            )
+        name, identity, folder = _place(manifest, data, options, out)
         if (
             not parallel.is_first()
         ):  # the first process makes the run's folder and decodes; the others find both
@@ -161,16 +153,52 @@ def fit(
             )
             curve = own_curve(task, workshop, outcome)
             pseudo = pseudo_labels(task, workshop, outcome, method)
+            test_y = torch.from_numpy(manifest.labels[test.numpy()])
+            tested = tested_afterwards(task, workshop, outcome, test, test_y)
         if curve:
             teller.tell(curve.advice())
         book.seconds = time.perf_counter() - begin
         if parallel.is_first():
             teller.tell("writing model, predictions and report")
             write_results(
-                book, outcome, task, manifest, validation, test, unreadable, name, curve=curve, pseudo=pseudo
-            )
+                book, outcome, task, manifest, validation, test, unreadable, name,
+                curve=curve, pseudo=pseudo, tested=tested,
+            )  # fmt: skip
         parallel.barrier()
         return book.result()
+
+
+def dry_run(data: str | Path, options: FitOptions | None = None, *, out: str | Path | None = None) -> Planned:
+    """What ``fit`` would do, from names and headers alone; nothing is written.
+
+    Raises:
+        UsageError: the data or the options cannot be used as given.
+    """
+    options = options or FitOptions()
+    _method(options)
+    manifest = read_folder(data)
+    _, identity, folder = _place(manifest, data, options, out)
+    return planned(manifest, options, folder, identity)
+
+
+def _place(
+    manifest: Manifest, data: str | Path, options: FitOptions, out: str | Path | None
+) -> tuple[str, str, Path]:
+    """Name of the data, identity of the run, and its folder.
+
+    Raises:
+        UsageError: it would lie among the pictures.
+    """
+    name = _slug(Path(data).resolve().name)
+    identity = f"{key(__version__, manifest.root.resolve(), manifest.fingerprint, resolved(options)):016x}"
+    folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
+    if folder.resolve().is_relative_to(manifest.root.resolve()):
+        raise UsageError(
+            "lies in the folder of pictures, which is only read",
+            file=folder,
+            fix="choose another folder with --out",
+        )
+    return name, identity, folder
 
 
 def _method(options: FitOptions) -> Any:
