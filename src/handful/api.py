@@ -40,11 +40,13 @@ from handful.deliver.evaluate import evaluate as measure_run
 from handful.deliver.exported import Exported, export
 from handful.deliver.inspection import Inspected, read_any
 from handful.deliver.inspection import inspect as look_at
+from handful.deliver.plan import Planned, planned
 from handful.deliver.predict import predict
 from handful.deliver.results import write_results
 from handful.engine.interrupt import listening
 from handful.files import write_atomic
 from handful.randomness import key
+from handful.recipes.afterwards import tested_afterwards
 from handful.recipes.auto import Validation, choose
 from handful.recipes.choice import prior_table
 from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
@@ -61,8 +63,8 @@ from handful.report.record import Recorder
 from handful.types import UsageError
 
 __all__ = [
-    "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Inspected", "Run", "Teller",
-    "compare", "demo", "evaluate", "export", "fit", "inspect", "predict",
+    "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Inspected", "Planned", "Run", "Teller",
+    "compare", "demo", "dry_run", "evaluate", "export", "fit", "inspect", "predict",
 ]  # fmt: skip
 
 FROM_SCRATCH = ("supervised", "pseudo-label-self")  # use no features, which would cost more than the run
@@ -114,10 +116,7 @@ def fit(
         manifest = read_data(
             data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
         )
-        name = _slug(manifest.name)
-        identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
-        folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
-        _check_outside(folder, data)
+        name, identity, folder = _place(manifest, data, options, out)
         if (
             not parallel.is_first()
         ):  # the first process makes the run's folder and decodes; the others find both
@@ -185,6 +184,8 @@ def fit(
             )
             curve = own_curve(task, workshop, outcome)
             pseudo = pseudo_labels(task, workshop, outcome, method)
+            test_y = torch.from_numpy(manifest.labels[test.numpy()])
+            tested = tested_afterwards(task, workshop, outcome, test, test_y)
         if curve:
             teller.tell(curve.advice())
         book.seconds = time.perf_counter() - begin
@@ -192,10 +193,41 @@ def fit(
             teller.tell("writing model, predictions and report")
             problems = _listed(issues)
             write_results(
-                book, outcome, task, manifest, validation, test, problems, name, curve=curve, pseudo=pseudo
-            )
+                book, outcome, task, manifest, validation, test, problems, name,
+                curve=curve, pseudo=pseudo, tested=tested,
+            )  # fmt: skip
         parallel.barrier()
         return book.result()
+
+
+def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | None = None) -> Planned:
+    """What ``fit`` would do, from names and headers alone; nothing is written.
+
+    Raises:
+        UsageError: the data or the options cannot be used as given.
+    """
+    options = options or FitOptions()
+    _method(options)
+    manifest = read_data(
+        data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
+    )
+    _, identity, folder = _place(manifest, data, options, out)
+    return planned(manifest, options, folder, identity)
+
+
+def _place(
+    manifest: Manifest, data: Any, options: FitOptions, out: str | Path | None
+) -> tuple[str, str, Path]:
+    """Name of the data, identity of the run, and its folder.
+
+    Raises:
+        UsageError: it would lie among the pictures.
+    """
+    name = _slug(manifest.name)
+    identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
+    folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
+    _check_outside(folder, data)
+    return name, identity, folder
 
 
 def _suspects(task: Task, workshop: Workshop, manifest: Manifest) -> list[Issue]:

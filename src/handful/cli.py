@@ -43,6 +43,11 @@ COMMANDS = {
         "handful.commands.compare",
         "compare",
     ),
+    "completion": Command(
+        "a script that lets the shell complete commands and options",
+        "handful.commands.completion",
+        "completion",
+    ),
     "demo": Command(
         "the whole job on handwritten digits, 4 labels per class", "handful.commands.fit", "demo"
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,7 @@ def choose(
     seconds: float = 300.0,
     validation: Validation | None = None,
     only: tuple[str, str] | None = None,
+    among: Sequence[tuple[str, str]] = (),
     method: Any = None,
     training: Mapping[str, Any] | None = None,
     prior: PriorTable | None = None,
@@ -90,6 +91,7 @@ def choose(
         seconds: for everything, from ``started`` on; networks share what the cheap candidates leave of it.
         validation: pictures to choose by; without, repeated stratified cross-validation on the labelled ones.
         only: (recipe, space): no choice, just this one, measured in the same way.
+        among: the candidates; by default those that ``recipes.table`` names for such pictures.
         method, training: overrides for ``only``.
         prior: what is known from other data sets; by default the table that ships with handful.
         started: when the run began (``time.perf_counter``); by default now.
@@ -104,7 +106,7 @@ def choose(
     can_measure = validation is not None or rarest >= 2
     counts = validation is not None or rarest >= EVIDENCE_FROM
     kind = "photo" if task.photographs else "small"
-    pairs = [only] if only else candidates(task)
+    pairs = [only] if only else list(among) or candidates(task)
     trials = {label(*pair): Trial(*pair, find(pair[0])) for pair in pairs}
     usable = {k: t for k, t in trials.items() if len(task.unlabelled) or not t.recipe.uses_unlabelled}
     if only and not usable:
