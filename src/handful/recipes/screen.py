@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import Tensor
 
 NEIGHBOURS = 10  # pictures of the pool whose likeness is averaged

@@ -62,6 +62,7 @@ def summarise(
         decision_rule=RULE
         if outcome.verdict
         else f"No choice was made: --recipe asked for {outcome.chosen}.",
+        asked_for=outcome.verdict is None,
         tried=_tried(outcome),
         curves={k: v for k, v in curves(read(folder / "metrics.jsonl")).items() if "/" not in k},
         mean_pictures=_mean_pictures(task),
@@ -114,7 +115,8 @@ def summarise(
 def _tried(outcome: Outcome) -> list[Tried]:
     """One row per candidate; differences are to the labelled-only baseline, on the same pictures."""
     verdict = outcome.verdict
-    base = outcome.trials[verdict.baseline] if verdict else None
+    reference = verdict.baseline if verdict else outcome.twin
+    base = outcome.trials[reference] if reference else None
     rows = []
     for key, trial in outcome.trials.items():
         row = Tried(
@@ -122,7 +124,7 @@ def _tried(outcome: Outcome) -> list[Tried]:
             uses_unlabelled=trial.recipe.uses_unlabelled,
             seconds=trial.seconds or None,
             chosen=key == outcome.chosen,
-            baseline=bool(verdict and key == verdict.baseline),
+            baseline=key == reference,
             note=trial.note,
         )
         if trial.right is not None:
