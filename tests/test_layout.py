@@ -29,6 +29,7 @@ ORDER = (
     ("engine",),
     ("recipes",),
     ("report", "active", "export"),
+    ("deliver",),
     ("api",),
     ("commands", "sklearn", "label"),
     ("cli",),

@@ -211,7 +211,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over the processes, forwards and (of the gradient) backwards."""
+    """Sum over the processes, forwards and (of the gradient, of its gradient …) backwards."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -219,7 +219,8 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return total(grad)
+        out: Tensor = _Sum.apply(grad)
+        return out
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from handful.engine import checkpoint
 from handful.engine.evaluate import accuracy, predict
-from handful.methods.supervised import Supervised
 from handful.methods.table import METHODS
 from handful.models.classifier import Classifier
 
@@ -34,9 +33,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def trained(backbone: str, algorithm: Any, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """What eight steps make of the roles' weights."""
-    return toy.weights(toy.train(toy.start(backbone, algorithm, dtype=dtype), algorithm))
+def trained(algorithm: Any, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Everything of every role after eight steps of a norm-free network."""
+    state = toy.start(toy.NETWORKS["norm-free"], algorithm, dtype=dtype)
+    return toy.weights(toy.train(state, algorithm))
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -80,12 +80,8 @@ def test_a_run_resumed_half_way_ends_with_the_same_bits(
     tmp_path: Path, name: str, kind: str, optimizer: str
 ) -> None:
     def fresh() -> Any:
-        return toy.start(
-            toy.NETWORKS[kind],
-            toy.method(name),
-            optimizer=optimizer,
-            lr=0.05 if optimizer == "sgd" else 0.003,
-        )
+        lr = 0.05 if optimizer == "sgd" else 0.003
+        return toy.start(toy.NETWORKS[kind], toy.method(name), optimizer=optimizer, lr=lr)
 
     whole = toy.train(fresh(), toy.method(name))
     half = toy.train(fresh(), toy.method(name), until=4)
@@ -111,10 +107,9 @@ def test_a_run_resumed_half_way_ends_with_the_same_bits(
     ],
 )
 def test_the_degenerate_setting_is_the_baseline(name: str, changes: dict[str, Any], exact: bool) -> None:
-    algorithm = toy.method(name, **changes)
-    lenet = toy.NETWORKS["norm-free"]
-    baseline = trained(lenet, Supervised(), torch.float64)
-    ours = {key: value for key, value in trained(lenet, algorithm, torch.float64).items() if key in baseline}
+    baseline = trained(toy.baseline(name), torch.float64)
+    ours = trained(toy.method(name, **changes), torch.float64)
+    ours = {key: value for key, value in ours.items() if key in baseline}
     if exact:
         assert equal(ours, baseline)
     else:
@@ -130,9 +125,8 @@ def test_every_method_says_what_its_degenerate_setting_is(name: str) -> None:
 @every_method
 def test_the_full_setting_is_not_the_baseline(name: str) -> None:
     """Or the test of the degenerate settings could not fail."""
-    lenet = toy.NETWORKS["norm-free"]
-    baseline = trained(lenet, Supervised())
-    ours = {key: value for key, value in trained(lenet, toy.method(name)).items() if key in baseline}
+    baseline = trained(toy.baseline(name))
+    ours = {key: value for key, value in trained(toy.method(name)).items() if key in baseline}
     assert not equal(ours, baseline)
 
 
@@ -140,11 +134,10 @@ def test_the_full_setting_is_not_the_baseline(name: str) -> None:
 @every_method
 def test_the_toy_task_is_solved_and_always_in_the_same_way(name: str, kind: str) -> None:
     images, y = toy.pictures()
-    ends = []
+    ends, steps = [], toy.STEPS.get(name, 40)
     for _ in range(2):
-        state = toy.train(
-            toy.start(toy.NETWORKS[kind], toy.method(name), steps=40), toy.method(name), steps=40
-        )
+        state = toy.start(toy.NETWORKS[kind], toy.method(name), steps=steps)
+        toy.train(state, toy.method(name), steps=steps)
         ends.append(toy.weights(state))
     network: Any = state.models["student"]
     rest = torch.arange(toy.N_LABELLED, toy.N)
@@ -192,9 +185,8 @@ def test_a_saved_run_predicts_the_same_in_a_fresh_process(tmp_path: Path) -> Non
     expected = {}
     for name in METHODS:
         for kind, backbone in toy.NETWORKS.items():
-            network: Any = toy.train(toy.start(backbone, toy.method(name)), toy.method(name)).models[
-                "student"
-            ]
+            state = toy.train(toy.start(backbone, toy.method(name)), toy.method(name))
+            network: Any = state.models["student"]
             config = {"name": backbone, "n_classes": 2, "channels": 1, "size": toy.SIDE}
             classifier = Classifier(network, None, config)
             classifier.temperature.fill_(1.5)

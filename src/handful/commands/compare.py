@@ -22,8 +22,8 @@ class CompareArguments:
     """What is each technique worth in labels saved? A grid of recipes, numbers of labels and label draws, measured
     with the same pictures for all; a killed sweep goes on where it was."""
 
-    data: Annotated[Positional[Path], arg(metavar="DATA")]
-    """pictures with labels to draw from, best with a test/ part (without: cross-validation)"""
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """what handful fit takes, with labels to draw from, best with a test part (without: cross-validation)"""
     labels: str = ""
     """labels per class, as 1,4,16,64 (default: these as far as the data reach)"""
     recipes: str = ""
@@ -39,6 +39,8 @@ class CompareArguments:
     """processes; they share the cores"""
     pool: int = 0
     """at most so many pictures to learn from, sampled once (0: all)"""
+    labels_per_class: int = 0
+    """draw from so many labels of each class, the others are forgotten (0: all)"""
     side: int = 0
     """pixels that pictures are stored at (default: by the pictures)"""
     feature_backend: str = "auto"
@@ -58,6 +60,7 @@ def compare(words: Sequence[str]) -> int:
         seconds=seconds(given.time),
         jobs=given.jobs,
         pool=given.pool,
+        labels_per_class=given.labels_per_class,
         side=given.side,
         feature_backend=given.feature_backend,
     )

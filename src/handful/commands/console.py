@@ -13,9 +13,10 @@ from handful.types import UsageError
 
 
 class ConsoleTeller(api.Teller):
-    """Plain lines, and on a terminal a progress bar with the time left."""
+    """Plain lines, and on a terminal a progress bar with the time left; ``quiet`` says nothing at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.console = Console(stderr=True, highlight=False)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
         self.bars = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
@@ -23,7 +24,7 @@ class ConsoleTeller(api.Teller):
         self.what = ""
 
     def __enter__(self) -> ConsoleTeller:
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.quiet:
             self.bars.start()
         return self
 
@@ -31,10 +32,11 @@ class ConsoleTeller(api.Teller):
         self.bars.stop()
 
     def tell(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
+        if not self.quiet:
+            self.console.print(line, markup=False, soft_wrap=True)
 
     def progress(self, what: str, done: int, total: int) -> None:
-        if not self.console.is_terminal:
+        if self.quiet or not self.console.is_terminal:
             return
         if what != self.what:
             if self.task is not None:

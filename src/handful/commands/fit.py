@@ -23,8 +23,9 @@ from handful.recipes.transfer import tuning
 class FitArguments:
     """Train a classifier on a folder of pictures, few of them labelled, and write an honest report."""
 
-    data: Annotated[Positional[Path], arg(metavar="DIR")]
-    """folder with a sub-folder per class and unlabeled/ (or train/ val/ test/ unlabeled/)"""
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """folder with a sub-folder per class and unlabeled/ (or train/ val/ test/ unlabeled/), table.csv (path,label),
+    table.parquet, arrays.npz (x, y), torchvision:NAME, hf:OWNER/NAME"""
     recipe: str = "auto"
     """auto, or one of the recipes (handful fit --recipe list)"""
     time: str = "5m"
@@ -35,6 +36,8 @@ class FitArguments:
     """features of the recipe: lite0, pixels, timm:NAME (default: the best guess for the pictures)"""
     seed: int = 0
     """of every random draw"""
+    labels_per_class: int = 0
+    """use so many labels of each class, drawn by the seed, and forget the others (0: all)"""
     side: int = 0
     """pixels that pictures are stored at (default: by the pictures)"""
     feature_backend: str = "auto"
@@ -47,7 +50,7 @@ class FitArguments:
 
 
 def fit(words: Sequence[str]) -> int:
-    """``handful fit DIR …``"""
+    """``handful fit DATA …``"""
     recipe = _peek(words, "--recipe") or "auto"
     if recipe == "list":
         for name, row in RECIPES.items():
@@ -69,6 +72,7 @@ def fit(words: Sequence[str]) -> int:
         features=given.features,
         seconds=seconds(given.time),
         seed=given.seed,
+        labels_per_class=given.labels_per_class,
         side=given.side,
         feature_backend=given.feature_backend,
         compile=given.compile,

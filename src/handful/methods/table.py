@@ -9,6 +9,7 @@ from handful.methods.fixmatch import FixMatch
 from handful.methods.flexmatch import FlexMatch
 from handful.methods.freematch import FreeMatch
 from handful.methods.mean_teacher import MeanTeacher
+from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.mixmatch import MixMatch
 from handful.methods.pi_model import PiModel
 from handful.methods.pseudo_label import PseudoLabel
@@ -30,4 +31,5 @@ METHODS: dict[str, type[Any]] = {
     "freematch": FreeMatch,
     "softmatch": SoftMatch,
     "adamatch": AdaMatch,
+    "meta-pseudo-labels": MetaPseudoLabels,
 }

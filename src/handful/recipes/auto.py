@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,20 +134,28 @@ def choose(
     costly = [trial for trial in usable.values() if trial.recipe.trains]
     runs = len(costly) * (n_folds if can_measure else 0) + 1
 
+    def left() -> float:
+        """Seconds that there are still, less a reserve for predictions and the report."""
+        return max(0.0, RESERVE * seconds - (time.perf_counter() - started))
+
     def share() -> float:
-        """Seconds for each training run: what the cheap candidates left, less a reserve for predictions."""
-        left = RESERVE * seconds - (time.perf_counter() - started)
+        """Seconds for each training run: what the cheap candidates left."""
+        return float(workshop.planned("seconds per training run", lambda: parallel.first_says(left() / runs)))
+
+    def last() -> float:
+        """Seconds for training what ships: all that is left; with a validation part it is trained already."""
+        if validation is not None:
+            return share()
         return float(
-            workshop.planned("seconds per training run", lambda: parallel.first_says(max(0.0, left / runs)))
+            workshop.planned(
+                "seconds of the last training run", lambda: parallel.first_says(max(share(), left()))
+            )
         )
 
-    def options(trial: Trial) -> dict[str, Any]:
+    def options(trial: Trial, given: Callable[[], float] = share) -> dict[str, Any]:
+        trains = {"seconds": given() if trial.recipe.trains else 0.0, **(training or {})}
         return recipe_options(
-            task,
-            trial.name,
-            trial.on,
-            {"seconds": share() if trial.recipe.trains else 0.0, **(training or {})},
-            method if trial.name == pairs[0][0] else None,
+            task, trial.name, trial.on, trains, method if trial.name == pairs[0][0] else None
         )
 
     def verdict() -> Verdict:
@@ -181,7 +189,7 @@ def choose(
     trial = trials[chosen]
     begin = time.perf_counter()
     workshop.tell(f"training {chosen} on all {len(task.labelled)} labelled pictures")
-    fitted = trial.recipe.run(task, workshop, on=trial.on, **options(trial), stage=trial.name)
+    fitted = trial.recipe.run(task, workshop, on=trial.on, **options(trial, last), stage=trial.name)
     trial.seconds += time.perf_counter() - begin
     outcome = Outcome(fitted, chosen, trials, final, n_folds)
     if only and len(pairs) > 1 and trial.right is not None:
