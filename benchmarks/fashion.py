@@ -20,7 +20,15 @@ from handful.statistics import mean_interval
 
 LABELS = (4, 25)
 STEPS = 600
-CORE = ("supervised", "pseudo-label", "uda", "fixmatch", "noisy-student", "meta-pseudo-labels")
+CORE = (
+    "supervised",
+    "pseudo-label",
+    "uda",
+    "fixmatch",
+    "noisy-student",
+    "mpl",
+    "mpl:method.feedback_weight=0.0",
+)
 REST = ("pi-model", "mean-teacher", "vat", "mixmatch", "flexmatch", "freematch", "softmatch", "adamatch")
 WEAK = "supervised:method.view=weak"
 STAGES = {"pseudo-label": ROUNDS}  # recipes that take ``steps`` for each of their stages

@@ -7,8 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from handful.methods.adamatch import AdaMatch
 from handful.methods.fixmatch import FixMatch
 from handful.methods.flexmatch import FlexMatch
@@ -21,6 +19,7 @@ from handful.methods.softmatch import SoftMatch
 from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA
 from handful.methods.vat import VAT
+from handful.recipes.self_training import continued, substage
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training, small_training, train_network
 from handful.recipes.transfer import teacher_for, teacher_targets
@@ -81,19 +80,13 @@ def matching(
         max_steps=training.max_steps - first.max_steps,
         lr=training.lr * SLOWER,
     )
-    kind, slash, fold = stage.partition("/")  # "fixmatch/0.1" starts from "fixmatch-start/0.1"
-    learn = partial(train_network, task, workshop, training=first, stage=f"{kind}-start{slash}{fold}")
+    learn = partial(train_network, task, workshop, training=first, stage=substage(stage, "start"))
     if training.start == "supervised":
         begun = learn(method=Supervised())
     else:
         labels = teacher_targets(task, workshop, on=on, method=teacher_for(on))
         begun = learn(method=PseudoLabel(threshold=0.0), teacher=labels)
-    weights = {k: v.clone() for k, v in begun.classifier.backbone.state_dict().items()}
-
-    def start(network: nn.Module) -> None:
-        network.load_state_dict(weights)
-
-    return train_network(task, workshop, method, rest, stage=stage, start=start)
+    return continued(begun, task, workshop, method, rest, stage=stage)
 
 
 def shortened(training: Training, share: float) -> Training:

@@ -92,6 +92,7 @@ def summarise(
         decision_rule=RULE
         if outcome.verdict
         else f"No choice was made: --recipe asked for {outcome.chosen}.",
+        asked_for=outcome.verdict is None,
         tried=_tried(outcome, tested or {}),
         curves={k: v for k, v in curves(read(folder / "metrics.jsonl")).items() if "/" not in k},
         mean_pictures=_mean_pictures(task),
@@ -170,7 +171,8 @@ def _counts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]
 def _tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
     """One row per candidate; differences are to the labelled-only baseline, on the same pictures."""
     verdict = outcome.verdict
-    base = outcome.trials[verdict.baseline] if verdict else None
+    reference = verdict.baseline if verdict else outcome.twin
+    base = outcome.trials[reference] if reference else None
     rows = []
     for key, trial in outcome.trials.items():
         row = Tried(
@@ -178,7 +180,7 @@ def _tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
             uses_unlabelled=trial.recipe.uses_unlabelled,
             seconds=trial.seconds or None,
             chosen=key == outcome.chosen,
-            baseline=bool(verdict and key == verdict.baseline),
+            baseline=key == reference,
             test_accuracy=tested.get(key),
             note=trial.note,
         )

@@ -70,9 +70,11 @@ def verdict(s: Summary) -> str:
         return ""
     measured = [t for t in s.tried if t.chosen or t.cv_accuracy is not None or t.posterior_mean is not None]
     words = [f"Of {len(measured)} recipes tried, {chosen.name} was chosen."]
-    if len(measured) == 1:
+    if s.asked_for:
+        words = [f"{chosen.name} was asked for."]
+    elif len(measured) == 1:
         words = [f"Only {chosen.name} was tried."]
-    elif baseline is chosen:
+    if baseline is chosen and len(measured) > 1:
         words.append(_no_help(measured))
     elif chosen.difference is not None:
         words.append(_gain(chosen, baseline, s.tried))

@@ -253,6 +253,8 @@ class Summary:
     verdict: str = ""
     """One paragraph. Empty: the page words one from ``tried``."""
     decision_rule: str = ""
+    asked_for: bool = False
+    """The recipe was named by the user; nothing was chosen."""
     tried: list[Tried] = field(default_factory=list)
     prior_is: Literal["difference", "accuracy"] = "difference"
     """Unit of the priors and posteriors in ``tried``: gain over the baseline, or accuracy."""
