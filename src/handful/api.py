@@ -46,7 +46,7 @@ from handful.deliver.results import write_results
 from handful.engine.interrupt import listening
 from handful.files import write_atomic
 from handful.randomness import key
-from handful.recipes.afterwards import tested_afterwards
+from handful.recipes.afterwards import accuracy_afterwards
 from handful.recipes.auto import Validation, choose
 from handful.recipes.choice import prior_table
 from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
@@ -185,7 +185,7 @@ def fit(
             curve = own_curve(task, workshop, outcome)
             pseudo = pseudo_labels(task, workshop, outcome, method)
             test_y = torch.from_numpy(manifest.labels[test.numpy()])
-            tested = tested_afterwards(task, workshop, outcome, test, test_y)
+            tested = accuracy_afterwards(task, workshop, outcome, test, test_y)
         if curve:
             teller.tell(curve.advice())
         book.seconds = time.perf_counter() - begin
@@ -484,8 +484,8 @@ def demo(
     folder: str | Path = "runs/demo-digits", *, seed: int = 0, teller: Teller | None = None, **options: Any
 ) -> Run:
     """The main job on handwritten digits that ship with scikit-learn: 4 labels per class, the rest unlabelled,
-    450 pictures held out. The pictures are written to ``folder/pictures`` as PNG files first."""
-    pictures = Path(folder) / "pictures"
+    450 pictures held out. The pictures are written to ``folder/digits`` as PNG files first."""
+    pictures = Path(folder) / "digits"
     write_digits(pictures, per_class=4, seed=seed)
     choices = FitOptions(seconds=90, seed=seed, without_priors=("digits",))
     return fit(
