@@ -30,6 +30,7 @@ ORDER = (
     ("recipes",),
     ("report", "active", "export"),
     ("api",),
+    ("augmenting",),
     ("commands", "sklearn", "label"),
     ("cli",),
 )

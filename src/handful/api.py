@@ -148,11 +148,11 @@ def fit(
         teller = Teller()
     with listening():
         manifest = read_folder(data)
-        name = _slug(Path(data).resolve().name)
+        name = slug(Path(data).resolve().name)
         identity = (
             f"{key(__version__, manifest.root.resolve(), manifest.fingerprint, _resolved(options)):016x}"
         )
-        folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
+        folder = Path(out) if out else Path("runs") / f"{name}-{slug(options.recipe)}-{identity[:8]}"
         if folder.resolve().is_relative_to(manifest.root.resolve()):
             raise UsageError(
                 "lies in the folder of pictures, which is only read",
@@ -179,7 +179,7 @@ def fit(
         if parallel.is_first():
             parallel.barrier()
         task, validation, test = tasks(images, manifest, options.seed)
-        teller.tell(_census(manifest, images))
+        teller.tell(census(manifest, images))
         with Recorder(folder / "metrics.jsonl") if parallel.is_first() else nullcontext() as recorder:
             workshop = Workshop(
                 cache=cache,
@@ -414,7 +414,7 @@ def compare(
     open_source = data if callable(data) else partial(source_of, data, cache, options.side, options.pool)
     with listening():
         source = open_source()
-        folder = Path(out) if out else Path("runs") / f"{_slug(source.name)}-compare"
+        folder = Path(out) if out else Path("runs") / f"{slug(source.name)}-compare"
         if not callable(data) and folder.resolve().is_relative_to(Path(data).resolve()):
             fix = "choose another folder with --out"
             raise UsageError("lies in the folder of pictures, which is only read", file=folder, fix=fix)
@@ -641,11 +641,13 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A name as part of a path: small letters, numbers and hyphens."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower() or "pictures"
 
 
-def _census(manifest: Manifest, images: Images) -> str:
+def census(manifest: Manifest, images: Images) -> str:
+    """How many pictures there are, in words."""
     n = {split: int((manifest.splits == split).sum()) for split in (LABELLED, UNLABELLED, VALIDATION, TEST)}
     kind = "colour" if images.channels == 3 else "gray"
     return (

@@ -34,6 +34,9 @@ COMMANDS = {
         "handful.commands.compare",
         "compare",
     ),
+    "augment": Command(
+        "see, search and apply augmentations on your own pictures", "handful.commands.augment", "augment"
+    ),
     "demo": Command(
         "the whole job on handwritten digits, 4 labels per class", "handful.commands.fit", "demo"
     ),
