@@ -29,8 +29,8 @@ ORDER = (
     ("engine",),
     ("recipes",),
     ("report", "active", "export"),
+    ("deliver",),
     ("api",),
-    ("augmenting",),
     ("commands", "sklearn", "label"),
     ("cli",),
 )

@@ -5,16 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import os
-import platform
 import re
-import shutil
 import time
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +20,56 @@ from torch import Tensor
 
 from handful import __version__, machine, parallel
 from handful.augment.named import with_policies
-from handful.data.images import Images, decode, open_store
+from handful.data.audit import audit, in_order, in_short, save_issues, suspect_labels
+from handful.data.images import Images, open_store
 from handful.data.manifest import (
     LABELLED,
     TEST,
     UNLABELLED,
     VALIDATION,
+    Issue,
     Manifest,
-    pictures_below,
-    read_folder,
+    printable,
 )
+from handful.data.saved import differences, obey_splits, save_splits
+from handful.data.sources import read_data
+from handful.data.suspects import suspects
+from handful.deliver.augmenting import Augmented, AugmentOptions
+from handful.deliver.augmenting import augment as augment_pictures
+from handful.deliver.book import FitOptions, Run, RunBook, resolved, versions
+from handful.deliver.evaluate import Evaluation
+from handful.deliver.evaluate import evaluate as measure_run
+from handful.deliver.exported import Exported, export
+from handful.deliver.inspection import Inspected, read_any
+from handful.deliver.inspection import inspect as look_at
+from handful.deliver.plan import Planned, planned
+from handful.deliver.predict import predict
+from handful.deliver.results import write_results
 from handful.engine.interrupt import listening
-from handful.export import SIDE_CAR, WEIGHTS, load_model, save_model
 from handful.files import write_atomic
 from handful.randomness import key
-from handful.recipes.auto import Outcome, Validation, choose
+from handful.recipes.afterwards import tested_afterwards
+from handful.recipes.auto import Validation, choose
 from handful.recipes.choice import prior_table
 from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
 from handful.recipes.compare import run as measure
 from handful.recipes.curve import own_curve
-from handful.recipes.table import RECIPES, changed, find, usual_space
+from handful.recipes.pseudo_audit import pseudo_labels
+from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training
-from handful.report.build import summarise
+from handful.recipes.transfer import space
 from handful.report.compare import Comparison, analyse
 from handful.report.compare import write as write_comparison
-from handful.report.page import write as write_page
 from handful.report.record import Recorder
-from handful.types import HandfulError, UsageError
+from handful.types import UsageError
+
+__all__ = [
+    "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Inspected", "Planned", "Run", "Teller",
+    "compare", "demo", "dry_run", "evaluate", "export", "fit", "inspect", "predict",
+]  # fmt: skip
+
+FROM_SCRATCH = ("supervised", "pseudo-label-self")  # use no features, which would cost more than the run
 
 
 class Teller:
@@ -64,70 +82,20 @@ class Teller:
         """``done`` of ``total`` of ``what``."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        folder: report.html, model.safetensors, predictions.csv and the rest.
-        chosen: the candidate that ships.
-        accuracy: the headline figure, as a fraction, or None where nothing could be measured.
-        interval: its 95 % interval.
-        measured_on: what it was measured on.
-    """
-
-    folder: Path
-    chosen: str
-    accuracy: float | None
-    interval: tuple[float, float] | None
-    measured_on: str
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Everything that decides a run's result, besides the data.
-
-    Attributes:
-        recipe: "auto", or a name of ``recipes.table``.
-        features: feature space of the recipe ("lite0", "pixels"); "" takes the best guess for the pictures.
-        seconds: for the run; networks share what reading pictures and the cheap candidates leave of it.
-        seed: of every random draw.
-        side: pixels that pictures are stored at; 0 decides by the pictures.
-        feature_backend: "auto", "torch", "onnxruntime", "openvino".
-        method: fields of the recipe's method that differ from their defaults.
-        training: fields of ``recipes.train.Training`` that differ.
-        without_priors: data sets whose prior knowledge is left out (for benchmarks on them).
-        compile: use torch.compile.
-        save_every: steps between checkpoints; changes nothing in the result.
-    """
-
-    recipe: str = "auto"
-    features: str = ""
-    seconds: float = 300.0
-    seed: int = 0
-    side: int = 0
-    feature_backend: str = "auto"
-    method: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    without_priors: tuple[str, ...] = ()
-    compile: bool = False
-    save_every: int = 50
-
-
 def fit(
-    data: str | Path,
+    data: Any,
     options: FitOptions | None = None,
     *,
     out: str | Path | None = None,
     teller: Teller | None = None,
     command: str = "",
 ) -> Run:
-    """Train a classifier on a folder of pictures, choose honestly, write the report.
+    """Train a classifier on pictures, few of them labelled, choose honestly, write the report.
 
     The same call again goes on where a stopped one was, or returns the finished run.
 
     Args:
-        data: the folder (layouts: ``data.manifest``); it is only read.
+        data: a folder, a table, an archive, "torchvision:NAME", "hf:NAME", ``(x, y)`` … (``data.sources``); only read.
         out: the run's folder; by default below ``runs/``, named after data and options.
 
     Raises:
@@ -147,28 +115,32 @@ def fit(
     if not parallel.is_first():
         teller = Teller()
     with listening():
-        manifest = read_folder(data)
-        name = slug(Path(data).resolve().name)
-        identity = (
-            f"{key(__version__, manifest.root.resolve(), manifest.fingerprint, _resolved(options)):016x}"
+        manifest = read_data(
+            data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
         )
-        folder = Path(out) if out else Path("runs") / f"{name}-{slug(options.recipe)}-{identity[:8]}"
-        if folder.resolve().is_relative_to(manifest.root.resolve()):
-            raise UsageError(
-                "lies in the folder of pictures, which is only read",
-                file=folder,
-                fix="choose another folder with --out",
-            )
+        name, identity, folder = _place(manifest, data, options, out)
         if (
             not parallel.is_first()
         ):  # the first process makes the run's folder and decodes; the others find both
             parallel.barrier()
-        book = RunBook(folder, identity, options, data=str(data), command=command)
+        splits = folder / "splits.csv"
+        book = RunBook(
+            folder,
+            identity,
+            options,
+            data=printable(str(data if isinstance(data, (str, Path)) else manifest.root)),
+            command=printable(command),
+            changes=differences(manifest, splits),
+        )
         if book.finished:
             teller.tell(f"this run is finished already: {folder}")
             if parallel.is_first():
                 parallel.barrier()
             return book.result()
+        if book.resumed and splits.exists():
+            manifest = obey_splits(manifest, splits)
+        elif parallel.is_first():
+            save_splits(manifest, splits)
         cache = cache_folder()
         images, manifest, unreadable = open_store(
             manifest,
@@ -176,6 +148,8 @@ def fit(
             side=options.side or None,
             progress=lambda d, t: teller.progress("reading pictures", d, t),
         )
+        issues = audit(manifest, images, unreadable, lambda d, t: teller.progress("looking for copies", d, t))
+        _tell_issues(folder, issues, issues, teller)
         if parallel.is_first():
             parallel.barrier()
         task, validation, test = tasks(images, manifest, options.seed)
@@ -194,6 +168,9 @@ def fit(
                 compile=options.compile,
                 save_every=options.save_every,
             )
+            doubts = [] if options.recipe in FROM_SCRATCH else _suspects(task, workshop, manifest)
+            issues = in_order([*issues, *doubts])
+            _tell_issues(folder, issues, doubts, teller)
             outcome = choose(
                 task,
                 workshop,
@@ -208,14 +185,73 @@ def fit(
                 started=begin,
             )
             curve = own_curve(task, workshop, outcome)
+            pseudo = pseudo_labels(task, workshop, outcome, method)
+            test_y = torch.from_numpy(manifest.labels[test.numpy()])
+            tested = tested_afterwards(task, workshop, outcome, test, test_y)
         if curve:
             teller.tell(curve.advice())
         book.seconds = time.perf_counter() - begin
         if parallel.is_first():
             teller.tell("writing model, predictions and report")
-            _write_results(book, outcome, task, manifest, validation, test, unreadable, name)
+            problems = _listed(issues)
+            write_results(
+                book, outcome, task, manifest, validation, test, problems, name,
+                curve=curve, pseudo=pseudo, tested=tested,
+            )  # fmt: skip
         parallel.barrier()
         return book.result()
+
+
+def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | None = None) -> Planned:
+    """What ``fit`` would do, from names and headers alone; nothing is written.
+
+    Raises:
+        UsageError: the data or the options cannot be used as given.
+    """
+    options = options or FitOptions()
+    _method(options)
+    manifest = read_data(
+        data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
+    )
+    _, identity, folder = _place(manifest, data, options, out)
+    return planned(manifest, options, folder, identity)
+
+
+def _place(
+    manifest: Manifest, data: Any, options: FitOptions, out: str | Path | None
+) -> tuple[str, str, Path]:
+    """Name of the data, identity of the run, and its folder.
+
+    Raises:
+        UsageError: it would lie among the pictures.
+    """
+    name = slug(manifest.name)
+    identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
+    folder = Path(out) if out else Path("runs") / f"{name}-{slug(options.recipe)}-{identity[:8]}"
+    _check_outside(folder, data)
+    return name, identity, folder
+
+
+def _suspects(task: Task, workshop: Workshop, manifest: Manifest) -> list[Issue]:
+    """Labels that look wrong on the features that the run's first candidates use anyway."""
+    rows, y = task.labelled.numpy(), task.y.numpy()
+    table = space(task, workshop, spaces_for(task)[0]).table[task.labelled].numpy()
+    return suspect_labels(manifest, rows, y, suspects(table, y, task.n_classes))
+
+
+def _tell_issues(folder: Path, issues: list[Issue], new: list[Issue], teller: Teller) -> None:
+    """Write ``issues.csv`` with all of them, and say in a line what is new."""
+    if parallel.is_first():
+        save_issues(issues, folder / "issues.csv")
+    if new:
+        teller.tell(f"look at your data: {in_short(new)} ({folder / 'issues.csv'})")
+
+
+def _listed(issues: list[Issue], most: int = 40) -> list[tuple[str, str]]:
+    """Issues for the report, as (file, reason and suggestion)."""
+    rows = [(issue.file, f"{issue.reason}; {issue.suggestion}") for issue in issues[:most]]
+    more = len(issues) - len(rows)
+    return [*rows, ("issues.csv", f"lists {more} more")] if more else rows
 
 
 def _method(options: FitOptions) -> Any:
@@ -256,91 +292,15 @@ def _log_to(recorder: Recorder | None) -> Callable[[str, int, dict[str, float]],
     return log
 
 
-def _write_results(
-    book: RunBook,
-    outcome: Outcome,
-    task: Task,
-    manifest: Manifest,
-    validation: Validation | None,
-    test: Tensor,
-    unreadable: list[tuple[str, str]],
-    name: str,
-) -> None:
-    """Model, predictions, summary, report; ``run.toml`` last, so that a run counts as finished only with all."""
-    folder = book.path.parent
-    digest = save_model(
-        folder, outcome.fitted.classifier, task.classes, task.images.channels, task.images.side
-    )
-    write_atomic(folder / "predictions.csv", _predictions(outcome, manifest, task, test))
-    summary = summarise(
-        task,
-        outcome,
-        name=name,
-        validation=validation,
-        test=test,
-        test_y=torch.from_numpy(manifest.labels[test.numpy()]),
-        unreadable=unreadable,
-        folder=folder,
-        plan=book.plan,
-        seconds=book.seconds,
-        digest=digest,
-        command=book.command,
-        counts=manifest.counts(),
-        versions=versions(),
-        seed=book.options.seed,
-    )
-    summary.save(folder / "summary.json")
-    write_page(summary, folder / "report.html")
-    shutil.rmtree(folder / "stages", ignore_errors=True)
-    interval = summary.headline_interval
-    book.finish(Run(folder, outcome.chosen, summary.headline_accuracy, interval, summary.measured_on))
-
-
-def predict(
-    run: str | Path, pictures: Sequence[str | Path], *, batch: int = 64
-) -> tuple[list[tuple[str, str, float]], list[tuple[str, str]]]:
-    """Class and probability of pictures (files, or folders that are searched).
-
-    Returns:
-        (file, class, probability) in the order given, and (file, reason) of those that cannot be read.
+def evaluate(run: str | Path, data: str | Path, *, teller: Teller | None = None) -> Evaluation:
+    """How right is a finished run on the labelled pictures of ``data`` (its test part, where there is one)?
 
     Raises:
-        UsageError: no such run or no pictures.
+        UsageError: no such run or data, or a class that the model does not know.
     """
-    saved = load_model(run)
-    files: list[Path] = []
-    for item in map(Path, pictures):
-        if item.is_dir():
-            files += [item / name for name in pictures_below(item)]
-        elif item.exists():
-            files.append(item)
-        else:
-            raise UsageError("there is no such file", file=item, fix="check the path")
-    if not files:
-        raise UsageError("no pictures were given", fix="handful predict RUN picture.jpg folder/ …")
-    from handful.augment.views import to_input
-    from handful.engine.evaluate import evaluating
-
-    good: list[tuple[str, str, float]] = []
-    bad: list[tuple[str, str]] = []
-    with evaluating(saved.classifier) as model:
-        for first in range(0, len(files), batch):
-            names, arrays = [], []
-            for file in files[first : first + batch]:
-                try:
-                    arrays.append(decode(file, saved.store["channels"], saved.store["side"]))
-                    names.append(str(file))
-                except ValueError as error:
-                    bad.append((str(file), str(error)))
-            if arrays:
-                p = model(to_input(torch.from_numpy(np.stack(arrays)), saved.classifier.spec)).logits.softmax(
-                    1
-                )
-                confidence, label = p.max(1)
-                good += [
-                    (n, saved.classes[k], float(c)) for n, k, c in zip(names, label.tolist(), confidence)
-                ]
-    return good, bad
+    told = teller or Teller()
+    manifest = read_data(data, downloads=downloads())
+    return measure_run(run, manifest, progress=lambda d, t: told.progress("classifying", d, t))
 
 
 @dataclass(frozen=True)
@@ -354,6 +314,7 @@ class CompareOptions:
         seconds: of training a network (of the whole choice for "auto").
         jobs: processes.
         pool: at most so many pictures to learn from; 0: all.
+        labels_per_class: so many labels of each class to draw from, the others are forgotten; 0: all.
         side, feature_backend: as in ``FitOptions``.
         without_priors: data sets that "auto" must not know.
     """
@@ -365,6 +326,7 @@ class CompareOptions:
     seconds: float = 60.0
     jobs: int = 1
     pool: int = 0
+    labels_per_class: int = 0
     side: int = 0
     feature_backend: str = "auto"
     without_priors: tuple[str, ...] = ()
@@ -388,7 +350,7 @@ class Compared:
 
 
 def compare(
-    data: str | Path | Callable[[], Source],
+    data: Any,
     options: CompareOptions | None = None,
     *,
     out: str | Path | None = None,
@@ -400,7 +362,8 @@ def compare(
     The same call again runs what is missing, or nothing.
 
     Args:
-        data: pictures, most of them labelled, best with a test part; or a module's function that gives them.
+        data: what ``fit`` takes, most of it labelled, best with a test part; or a module's function that gives a
+            ``Source``.
         out: the sweep's folder; by default ``runs/NAME-compare``.
 
     Raises:
@@ -411,13 +374,15 @@ def compare(
     begin, cache = time.perf_counter(), cache_folder()
     rest = {"seconds": options.seconds, "without_priors": options.without_priors}
     wanted = [parse(text, **rest) for text in options.recipes]
-    open_source = data if callable(data) else partial(source_of, data, cache, options.side, options.pool)
+    open_source = (
+        data
+        if callable(data)
+        else partial(source_of, data, cache, options.side, options.pool, options.labels_per_class)
+    )
     with listening():
         source = open_source()
         folder = Path(out) if out else Path("runs") / f"{slug(source.name)}-compare"
-        if not callable(data) and folder.resolve().is_relative_to(Path(data).resolve()):
-            fix = "choose another folder with --out"
-            raise UsageError("lies in the folder of pictures, which is only read", file=folder, fix=fix)
+        _check_outside(folder, data)
         most = source.most_labels()
         sizes = options.labels or tuple(4**i for i in range(8) if 4**i <= most) or (1,)
         cheap = [name for name, recipe in RECIPES.items() if not recipe.trains]
@@ -467,16 +432,103 @@ def _scored_on(source: Source) -> str:
     return f"cross-validation, {source.n_folds()} folds of {len(source.known):,} labelled pictures"
 
 
-def source_of(data: str | Path, cache: Path, side: int = 0, pool: int = 0) -> Source:
-    """Pictures on disk as a comparison takes them: scored on the test part, or on the validation part where that
-    is the only one, or else by cross-validation."""
-    manifest = read_folder(data)
+def source_of(data: Any, cache: Path, side: int = 0, pool: int = 0, labels_per_class: int = 0) -> Source:
+    """Pictures as a comparison takes them: scored on the test part, or on the validation part where that is the
+    only one, or else by cross-validation."""
+    manifest = read_data(data, labels_per_class=labels_per_class, downloads=downloads())
     images, manifest, _ = open_store(manifest, cache, side=side or None)
     rows = [manifest.ids(split) for split in (LABELLED, UNLABELLED, TEST, VALIDATION)]
     scored = rows[2] if len(rows[2]) else rows[3]
     pool_rows = np.sort(np.concatenate(rows[:2]))
-    name = Path(data).resolve().name
-    return Source(images, manifest.labels, pool_rows, scored, manifest.classes, name).limited(pool)
+    return Source(images, manifest.labels, pool_rows, scored, manifest.classes, manifest.name).limited(pool)
+
+
+def inspect(
+    data: Any,
+    against: Any = None,
+    *,
+    out: str | Path | None = None,
+    teller: Teller | None = None,
+    command: str = "",
+) -> Inspected:
+    """Look at data before anything is trained: a page, ``issues.csv``, and the distance to another set.
+
+    Args:
+        data: what ``fit`` takes, or a folder of pictures without classes.
+        against: another set.
+        out: folder of the page; by default ``runs/NAME-inspect``.
+
+    Raises:
+        UsageError: there are no pictures, or too few to compare.
+    """
+    teller = teller or Teller()
+    machine.tune_allocator()
+    machine.set_threads()
+    with listening():
+        manifest, issues = read_any(data, downloads())
+        other = None if against is None else read_any(against, downloads())[0]
+        folder = Path(out) if out else Path("runs") / f"{slug(manifest.name)}-inspect"
+        for one in (data, against):
+            _check_outside(folder, one)
+        return look_at(
+            manifest,
+            issues,
+            other,
+            folder,
+            cache=cache_folder(),
+            progress=teller.progress,
+            command=printable(command),
+            about=versions(),
+        )
+
+
+def augment(
+    data: Any,
+    options: AugmentOptions | None = None,
+    *,
+    out: str | Path | None = None,
+    apply: str | Path | None = None,
+    teller: Teller | None = None,
+) -> Augmented:
+    """A gallery of augmentations on the user's own pictures; where asked for, the policy that suits them (a killed
+    search goes on), and augmented copies of the labelled and unlabelled pictures.
+
+    Args:
+        data: what ``fit`` takes; only read.
+        out: for the gallery and the search; by default ``runs/NAME-augment``.
+        apply: folder for the copies.
+
+    Raises:
+        UsageError: the data or the options cannot be used as given.
+        Interrupted: told to stop; what was measured is kept.
+    """
+    options, teller = options or AugmentOptions(), teller or Teller()
+    machine.tune_allocator()
+    machine.set_threads()
+    with listening():
+        manifest = read_data(data, seed=options.seed, downloads=downloads())
+        folder = Path(out) if out else Path("runs") / f"{slug(manifest.name)}-augment"
+        copies = Path(apply) if apply else None
+        for place in filter(None, (folder, copies)):
+            _check_outside(place, data)
+        images, manifest, _ = open_store(
+            manifest,
+            cache_folder(),
+            side=options.side or None,
+            progress=lambda d, t: teller.progress("reading pictures", d, t),
+        )
+        task, _, _ = tasks(images, manifest, options.seed)
+        teller.tell(census(manifest, images))
+        return augment_pictures(
+            task,
+            manifest,
+            options,
+            folder,
+            copies,
+            cache=cache_folder(),
+            tell=teller.tell,
+            progress=teller.progress,
+        )
 
 
 def demo(
@@ -537,82 +589,6 @@ def tasks(images: Images, manifest: Manifest, seed: int) -> tuple[Task, Validati
     return task, (Validation(val, labels[val]) if len(val) else None), test
 
 
-class RunBook:
-    """``run.toml``: what was asked for, what was planned (a resumed run obeys it), and how it ended."""
-
-    def __init__(self, folder: Path, identity: str, options: FitOptions, *, data: str, command: str) -> None:
-        self.path, self.identity, self.options = folder / "run.toml", identity, options
-        self.data, self.command, self.seconds = data, command, 0.0
-        self.plan: dict[str, Any] = {}
-        self.ended: dict[str, Any] = {}
-        if self.path.exists():
-            try:
-                found = tomllib.loads(self.path.read_text())
-            except tomllib.TOMLDecodeError as error:
-                fix = "remove the folder, or choose another with --out"
-                raise HandfulError(f"is damaged ({error})", file=self.path, fix=fix) from error
-            started = (folder / "stages").exists() or (folder / WEIGHTS).exists()
-            if found.get("identity") == identity:
-                self.plan, self.ended = found.get("plan", {}), found.get("result", {})
-            elif started:  # a run that failed before any work was done is simply replaced
-                raise UsageError(
-                    "belongs to a run on other data, with other options, or of another version",
-                    file=folder,
-                    fix="choose another folder with --out, or remove this one",
-                )
-        elif folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir()):
-            raise UsageError(
-                "is not empty and not a run", file=folder, fix="choose another folder with --out"
-            )
-        self.save()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has ended and its model is there."""
-        return bool(self.ended) and all((self.path.parent / name).exists() for name in (WEIGHTS, SIDE_CAR))
-
-    def save(self) -> None:
-        """Write the file, whole or not at all."""
-        import tomli_w
-
-        if not parallel.is_first():
-            return
-        content = {
-            "identity": self.identity,
-            "version": __version__,
-            "data": self.data,
-            "command": self.command,
-            "options": _resolved(self.options),
-            "plan": self.plan,
-            "versions": versions(),
-        }
-        if self.ended:
-            content["result"] = self.ended
-        write_atomic(self.path, tomli_w.dumps(content))
-
-    def finish(self, run: Run) -> None:
-        """Write down how the run ended."""
-        self.ended = {"chosen": run.chosen, "measured_on": run.measured_on, "seconds": round(self.seconds, 1)}
-        if run.accuracy is not None:
-            self.ended["accuracy"] = run.accuracy
-        if run.interval is not None:
-            self.ended["interval"] = list(run.interval)
-        self.save()
-
-    def result(self) -> Run:
-        """The finished run, as the first process wrote it down."""
-        if not self.ended:
-            self.ended = tomllib.loads(self.path.read_text())["result"]
-        interval = self.ended.get("interval")
-        return Run(
-            self.path.parent,
-            self.ended["chosen"],
-            self.ended.get("accuracy"),
-            (interval[0], interval[1]) if interval else None,
-            self.ended["measured_on"],
-        )
-
-
 def cache_folder() -> Path:
     """Where decoded pictures and features are kept: HANDFUL_CACHE, or the user's cache folder."""
     import platformdirs
@@ -620,25 +596,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("HANDFUL_CACHE") or platformdirs.user_cache_dir("handful"))
 
 
-def versions() -> dict[str, str]:
-    """Versions of what decides the result."""
-    names = ("torch", "timm", "numpy", "scikit-learn", "pillow", "safetensors")
-    return {
-        "handful": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }
+def downloads() -> Path:
+    """Where data sets that are known by name are kept."""
+    return cache_folder() / "datasets"
 
 
-def _resolved(options: FitOptions) -> dict[str, Any]:
-    names = (name for name in options.__dataclass_fields__ if name != "save_every")
-    return {name: _plain(getattr(options, name)) for name in names}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
+def _check_outside(folder: Path, data: Any) -> None:
+    """Raises UsageError where a run's folder lies in the folder of pictures."""
+    if (
+        isinstance(data, (str, Path))
+        and Path(data).is_dir()
+        and folder.resolve().is_relative_to(Path(data).resolve())
+    ):
+        fix = "choose another folder with --out"
+        raise UsageError("lies in the folder of pictures, which is only read", file=folder, fix=fix)
 
 
 def slug(text: str) -> str:
@@ -654,17 +625,3 @@ def census(manifest: Manifest, images: Images) -> str:
         f"{len(manifest.classes)} classes, {n[LABELLED]} labelled, {n[UNLABELLED]} unlabelled, "
         f"{n[VALIDATION]} validation, {n[TEST]} test pictures ({kind}, kept at {images.side} px)"
     )
-
-
-def _predictions(outcome: Outcome, manifest: Manifest, task: Task, test: Tensor) -> str:
-    """CSV of the unlabelled and the test pictures: path, split, label, probability."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["path", "split", "label", "probability"])
-    rows = torch.cat([task.unlabelled, test])
-    if len(rows):
-        p = outcome.probabilities(rows)
-        confidence, label = p.max(1)
-        for row, k, c in zip(rows.tolist(), label.tolist(), confidence.tolist()):
-            table.writerow([manifest.paths[row], manifest.splits[row], manifest.classes[k], f"{c:.4f}"])
-    return text.getvalue()

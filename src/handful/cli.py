@@ -29,6 +29,15 @@ COMMANDS = {
         "train a classifier on a folder of pictures, few of them labelled", "handful.commands.fit", "fit"
     ),
     "predict": Command("classify pictures with a finished run", "handful.commands.predict", "predict"),
+    "evaluate": Command(
+        "how right is a finished run on labelled pictures?", "handful.commands.evaluate", "evaluate"
+    ),
+    "export": Command("a finished run as one ONNX or safetensors file", "handful.commands.export", "export"),
+    "inspect": Command(
+        "look at data: problems, balance, distributions, distance to another set",
+        "handful.commands.inspect",
+        "inspect",
+    ),
     "compare": Command(
         "what is each technique worth in labels saved? a grid of recipes and label draws",
         "handful.commands.compare",
@@ -36,6 +45,11 @@ COMMANDS = {
     ),
     "augment": Command(
         "see, search and apply augmentations on your own pictures", "handful.commands.augment", "augment"
+    ),
+    "completion": Command(
+        "a script that lets the shell complete commands and options",
+        "handful.commands.completion",
+        "completion",
     ),
     "demo": Command(
         "the whole job on handwritten digits, 4 labels per class", "handful.commands.fit", "demo"

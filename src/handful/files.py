@@ -12,6 +12,8 @@ from handful.types import HandfulError
 def write_atomic(path: str | Path, content: bytes | str) -> None:
     """Replace ``path`` by ``content``; whoever is killed meanwhile leaves the old file or the new one.
 
+    Text becomes UTF-8; what has no code there (a byte of an odd file name) is spelled out, as ``\\udce9``.
+
     Raises:
         HandfulError: the disk is full or the folder cannot be written; the old file is still there.
     """
@@ -20,7 +22,7 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(scratch, "wb") as out:
-            out.write(content.encode() if isinstance(content, str) else content)
+            out.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
             out.flush()
             os.fsync(out.fileno())
         os.replace(scratch, path)

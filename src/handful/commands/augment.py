@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from handful import augmenting
+from handful import api
 from handful.commands.console import ConsoleTeller, seconds
 from handful.recipes.search import SearchOptions
 from handful.types import UsageError
@@ -56,9 +56,9 @@ def augment(words: Sequence[str]) -> int:
     if given.search:
         wanted = SearchOptions(given.recipe, base=given.base, seconds=seconds(given.time), steps=given.steps)
     with ConsoleTeller() as teller:
-        done = augmenting.augment(
+        done = api.augment(
             given.data,
-            augmenting.AugmentOptions(
+            api.AugmentOptions(
                 view=given.view, search=wanted, copies=given.copies, side=given.side, seed=given.seed
             ),
             out=given.out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ class CompareArguments:
     """What is each technique worth in labels saved? A grid of recipes, numbers of labels and label draws, measured
     with the same pictures for all; a killed sweep goes on where it was."""
 
-    data: Annotated[Positional[Path], arg(metavar="DATA")]
-    """pictures with labels to draw from, best with a test/ part (without: cross-validation)"""
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """what handful fit takes, with labels to draw from, best with a test part (without: cross-validation)"""
     labels: str = ""
     """labels per class, as 1,4,16,64 (default: these as far as the data reach)"""
     recipes: str = ""
@@ -39,12 +40,18 @@ class CompareArguments:
     """processes; they share the cores"""
     pool: int = 0
     """at most so many pictures to learn from, sampled once (0: all)"""
+    labels_per_class: int = 0
+    """draw from so many labels of each class, the others are forgotten (0: all)"""
     side: int = 0
     """pixels that pictures are stored at (default: by the pictures)"""
     feature_backend: str = "auto"
     """auto, torch, onnxruntime or openvino"""
     out: Path | None = None
     """folder of the sweep (default: runs/NAME-compare)"""
+    json: bool = False
+    """print the result as JSON (all figures stand in compare.json)"""
+    quiet: bool = False
+    """say nothing until the result"""
 
 
 def compare(words: Sequence[str]) -> int:
@@ -58,11 +65,12 @@ def compare(words: Sequence[str]) -> int:
         seconds=seconds(given.time),
         jobs=given.jobs,
         pool=given.pool,
+        labels_per_class=given.labels_per_class,
         side=given.side,
         feature_backend=given.feature_backend,
     )
     begin = time.perf_counter()
-    with ConsoleTeller() as teller:
+    with ConsoleTeller(quiet=given.quiet or given.json) as teller:
         done = api.compare(
             given.data,
             options,
@@ -70,6 +78,10 @@ def compare(words: Sequence[str]) -> int:
             teller=teller,
             command=shlex.join(["handful", "compare", *words]),
         )
+    if given.json:
+        about = {"folder": str(done.folder), "sentences": list(done.sentences), "failed": done.failed}
+        print(json.dumps(about, ensure_ascii=False))
+        return 1 if done.failed else 0
     print("\n".join(["", *done.sentences, "", f"report: {done.folder / 'report.html'}"]))
     print(f"({time.perf_counter() - begin:.0f} s)")
     return 1 if done.failed else 0

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ from handful.files import sync_folder, write_atomic
 from handful.randomness import key
 from handful.types import HandfulError, Interrupted, UsageError
 
-VERSION = 1  # of the store's layout
+VERSION = 2  # of the store: its layout, and how pictures are decoded
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM")  # whatever a file is called
 PHOTO_SIDE = 192  # pixels: what large photographs are stored at
 MAX_PIXELS = 64_000_000  # larger files are refused as decompression bombs
 
@@ -105,7 +107,7 @@ def _open_store(
 ) -> tuple[Images, Manifest, list[tuple[str, str]]]:
     channels, native = _survey(manifest)
     side = side or native
-    name = f"{key(VERSION, manifest.root.resolve(), manifest.fingerprint, channels, side):016x}"
+    name = f"{key(VERSION, manifest.place, manifest.fingerprint, channels, side):016x}"
     folder = cache / "stores" / name
     if not (folder / "store.json").exists():
         _build(manifest, folder, channels, side, progress)
@@ -119,44 +121,84 @@ def _open_store(
     return Images(torch.from_numpy(data), manifest.paths, name), manifest, problems
 
 
-def decode(path: Path, channels: int, side: int) -> np.ndarray:
-    """One file as uint8 [C, side, side]: turned upright, shorter side resized (bicubic), middle cut out.
+def decode(source: Any, channels: int, side: int) -> np.ndarray:
+    """One picture as uint8 [C, side, side]: turned upright, shorter side resized (bicubic), middle cut out.
+
+    Animated pictures give their first frame, transparent parts are white, CMYK and palettes become RGB, and 16-bit
+    pictures are scaled to 8 bits.
+
+    Args:
+        source: a file, a PIL picture, or a uint8 array [H, W] or [H, W, C].
 
     Raises:
-        ValueError: with the reason in words, where the file is not a picture that can be used.
+        ValueError: with the reason in words, where it is not a picture that can be used.
     """
     mode = "RGB" if channels == 3 else "L"
     try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                size = f"{picture.width} x {picture.height}"
-                raise ValueError(f"{size} pixels is more than is decoded ({MAX_PIXELS:,})")
-            picture.draft(mode, (2 * side, 2 * side))
-            upright = _to_mode(ImageOps.exif_transpose(picture), mode)
-        if upright.size != (side, side):
-            upright = ImageOps.fit(upright, (side, side), Image.Resampling.BICUBIC)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error).replace(str(path), path.name)) from error
-    except ValueError:
+        if isinstance(source, Path):
+            picture = _from_file(source, mode, side)
+        else:
+            picture = source if isinstance(source, Image.Image) else Image.fromarray(np.asarray(source))
+            _refuse_bombs(picture)
+            picture = _to_mode(ImageOps.exif_transpose(picture), mode)
+        if picture.size != (side, side):
+            picture = ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC)
+    except Interrupted:
         raise
+    except (UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
+        raise ValueError(_reason(error, source) or "cannot be decoded") from error
     except Exception as error:  # a decoder may raise anything on a broken file
-        raise ValueError(f"cannot be decoded ({str(error).replace(str(path), path.name)})") from error
-    pixels = np.asarray(upright, dtype=np.uint8)
+        raise ValueError(f"cannot be decoded ({_reason(error, source) or type(error).__name__})") from error
+    pixels = np.asarray(picture, dtype=np.uint8)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def _reason(error: Exception, source: Any) -> str:
+    text = (
+        str(error).replace(repr(str(source)), repr(source.name)) if isinstance(source, Path) else str(error)
+    )
+    text = text.replace(str(source), source.name) if isinstance(source, Path) else text
+    return text[:300]
+
+
+def _from_file(path: Path, mode: str, side: int) -> Image.Image:
+    """A file as an upright 8-bit picture, at least twice ``side`` large where a JPEG can be decoded smaller."""
+    if not path.stat().st_size:
+        raise ValueError("is empty (zero bytes)")
+    with Image.open(path, formats=FORMATS) as picture:
+        _refuse_bombs(picture)
+        picture.draft(mode, (2 * side, 2 * side))
+        picture.load()
+        ImageOps.exif_transpose(picture, in_place=True)
+        return _to_mode(picture, mode)
+
+
+def _refuse_bombs(picture: Image.Image) -> None:
+    if picture.width * picture.height > MAX_PIXELS:
+        size = f"{picture.width} x {picture.height}"
+        raise ValueError(f"{size} pixels is more than is decoded ({MAX_PIXELS:,}): a decompression bomb?")
+
+
 def _to_mode(picture: Image.Image, mode: str) -> Image.Image:
-    """8-bit gray or colour; 16-bit pictures are scaled to their range, transparency is laid on white."""
+    """8-bit gray or colour; deeper pictures are scaled to their range, transparency is laid on white.
+
+    16-bit values are divided by 257, unless none is above 255 (8-bit values in a wider file). 32-bit ones are scaled
+    so that the largest is white, and fractions so that 1 is.
+    """
     if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.asarray(picture, dtype=np.float64)
-        full = 65535.0 if picture.mode.startswith("I") and values.max() <= 65535 else max(values.max(), 1.0)
-        if values.max() > 255:
-            values = values * (255.0 / full)
-        picture = Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float64), posinf=0.0, neginf=0.0)
+        top = float(values.max())
+        if picture.mode == "F" and top <= 1:
+            full = 1.0
+        elif top <= 255:
+            full = 255.0
+        else:
+            full = 65535.0 if picture.mode.startswith("I") and top <= 65535 else top
+        picture = Image.fromarray(np.clip(values * (255.0 / full) + 0.5, 0, 255).astype(np.uint8))
+    if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
         front = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", front.size, "white"), front)
-    return picture.convert(mode)
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:
@@ -165,9 +207,9 @@ def _survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:
     sides, gray = [], True
     for row in rows:
         try:
-            with Image.open(manifest.root / manifest.paths[row]) as picture:
+            with header(manifest.picture(int(row))) as picture:
                 sides.append(min(picture.size))
-                gray &= picture.mode in ("1", "L", "LA", "I", "I;16", "F")
+                gray &= picture.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F")
         except Interrupted:
             raise
         except Exception:
@@ -180,6 +222,13 @@ def _survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:
         )
     middle = int(np.median(sides))
     return (1 if gray else 3), min(max(middle, 8), PHOTO_SIDE)
+
+
+def header(source: Any) -> Image.Image:
+    """A picture of which only the size and the mode are wanted."""
+    if isinstance(source, Path):
+        return Image.open(source, formats=FORMATS)
+    return source if isinstance(source, Image.Image) else Image.fromarray(np.asarray(source))
 
 
 def _build(
@@ -246,15 +295,18 @@ def _alive(scratch: Path) -> bool:
 def _decoded(manifest: Manifest, channels: int, side: int, ahead: int = 256) -> Iterator[np.ndarray | str]:
     """Pictures in order, or why one cannot be used; decoded by a few threads, ``ahead`` at a time."""
 
-    def one(path: str) -> np.ndarray | str:
+    def one(row: int) -> np.ndarray | str:
         try:
-            return decode(manifest.root / path, channels, side)
+            return decode(manifest.picture(row), channels, side)
         except ValueError as error:
             return str(error)
 
+    if manifest.pictures is not None:  # another library's data set may not like threads
+        yield from map(one, range(len(manifest)))
+        return
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         for first in range(0, len(manifest), ahead):
-            yield from pool.map(one, manifest.paths[first : first + ahead])
+            yield from pool.map(one, range(first, min(first + ahead, len(manifest))))
 
 
 class _Numbers(Sequence[str]):

@@ -1,8 +1,8 @@
 """Which pictures there are, and what is known of each: the first step of every run.
 
-Two layouts are read::
+Two layouts of folders are read here (other kinds of input: ``data.sources``)::
 
-    DIR/rose/*.jpg  DIR/tulip/*.jpg  DIR/unlabeled/*.jpg     class folders beside the unlabelled pile
+    DIR/rose/*.jpg  DIR/tulip/*.jpg  DIR/*.jpg  DIR/unlabeled/*.jpg     class folders beside the unlabelled ones
         (and, if wanted, DIR/val/rose/*.jpg and DIR/test/rose/*.jpg)
     DIR/train/rose/*.jpg  DIR/val/…  DIR/test/…  DIR/unlabeled/…
 """
@@ -12,9 +12,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +36,25 @@ FOLDER_NAMES = {
 ENDINGS = frozenset(
     [".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
 )
+OTHER_PICTURES = frozenset(
+    [".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".dng", ".cr2", ".nef", ".arw"]
+)
+
+
+@dataclass(frozen=True)
+class Issue:
+    """Something about a file (or a class folder) that a person should look at.
+
+    Attributes:
+        kind: a key of ``audit.WORDS``.
+        other: another file that it is about (the original of a copy).
+    """
+
+    file: str
+    reason: str
+    suggestion: str
+    kind: str = "left out"
+    other: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,12 +62,16 @@ class Manifest:
     """N pictures in a fixed order.
 
     Attributes:
-        root: the folder that ``paths`` are relative to.
+        root: the folder that ``paths`` are relative to, or where pictures without files come from.
         classes: class names, from the training part only, sorted; their order travels with the model.
-        paths: N relative paths with forward slashes.
+        paths: N relative paths with forward slashes, or names of pictures without files.
         labels: int64 [N], index into ``classes``, -1 where unknown.
         splits: N words of ``SPLITS``.
-        fingerprint: hash over names, sizes and modification times: changes when the data do.
+        fingerprint: hash over names, sizes and modification times (or pixels): changes when the data do.
+        name: of the data, for titles and folders.
+        domains: N words, where the input tells the domain (camera, site …) of each picture.
+        pictures: N pictures that are not files, by number: PIL pictures, or uint8 arrays [H, W] or [H, W, C].
+        notes: what the reader left out, and why.
     """
 
     root: Path
@@ -55,9 +80,22 @@ class Manifest:
     labels: np.ndarray
     splits: np.ndarray
     fingerprint: str
+    name: str = "pictures"
+    domains: np.ndarray | None = None
+    pictures: Sequence[Any] | None = None
+    notes: tuple[Issue, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def place(self) -> str:
+        """What tells these pictures from others with the same fingerprint: where the files are."""
+        return "" if self.pictures is not None else str(self.root.resolve())
+
+    def picture(self, row: int) -> Any:
+        """The file of a row, or the picture itself where there are no files."""
+        return self.root / self.paths[row] if self.pictures is None else self.pictures[row]
 
     def ids(self, split: str) -> np.ndarray:
         """Row numbers of one split, int64."""
@@ -65,9 +103,14 @@ class Manifest:
 
     def keep(self, mask: np.ndarray) -> Manifest:
         """Only the rows where ``mask`` (bool [N]) is true; classes stay as they are."""
-        paths = tuple(p for p, kept in zip(self.paths, mask) if kept)
-        return Manifest(
-            self.root, self.classes, paths, self.labels[mask], self.splits[mask], self.fingerprint
+        rows = np.flatnonzero(mask)
+        return replace(
+            self,
+            paths=tuple(self.paths[row] for row in rows),
+            labels=self.labels[rows],
+            splits=self.splits[rows],
+            domains=None if self.domains is None else self.domains[rows],
+            pictures=None if self.pictures is None else Some(self.pictures, rows),
         )
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -76,6 +119,19 @@ class Manifest:
         for label, split in zip(self.labels, self.splits):
             table[self.classes[label] if label >= 0 else ""][str(split)] += 1
         return table
+
+
+class Some(Sequence[Any]):
+    """Some items of a sequence, in the order of ``rows``, fetched when asked for."""
+
+    def __init__(self, whole: Sequence[Any], rows: np.ndarray) -> None:
+        self.whole, self.rows = whole, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self.whole[int(self.rows[i])]
 
 
 def read_folder(folder: str | Path) -> Manifest:
@@ -88,33 +144,36 @@ def read_folder(folder: str | Path) -> Manifest:
     root = Path(folder)
     if not root.is_dir():
         raise UsageError("there is no such folder", file=root, fix="give the folder that holds your pictures")
-    top = sorted(
-        entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")
-    )
+    walk = Walk(root)
+    top = walk.folders_in("")
     parts = {name: FOLDER_NAMES[name.lower()] for name in top if name.lower() in FOLDER_NAMES}
     has_train = LABELLED in parts.values()
     plain = [name for name in top if name not in parts]
     if has_train and plain:
         raise UsageError(
-            f"has both train/ and class folders beside it ({', '.join(plain[:3])})",
+            f"has both train/ and class folders beside it ({', '.join(map(printable, plain[:3]))})",
             file=root,
             fix="move the class folders into train/, or remove train/",
         )
 
     rows: list[tuple[str, str, str]] = []  # (path, class name or "", split)
-    folders = [] if has_train else [(name, name) for name in plain]  # of labelled classes: (path, name)
-    rows += [(path, name, LABELLED) for where, name in folders for path in pictures_below(root, where)]
+    folders = (
+        [] if has_train else [(name, printable(name)) for name in plain]
+    )  # of labelled classes: (path, name)
+    rows += [(path, name, LABELLED) for where, name in folders for path in walk.pictures(where)]
     for part, split in parts.items():
         if split == UNLABELLED:
-            rows += [(path, "", UNLABELLED) for path in pictures_below(root, part)]
+            rows += [(path, "", UNLABELLED) for path in walk.pictures(part)]
             continue
-        classes_here = sorted(
-            e.name for e in os.scandir(root / part) if e.is_dir() and not e.name.startswith(".")
-        )
-        rows += [
-            (path, name, split) for name in classes_here for path in pictures_below(root, f"{part}/{name}")
-        ]
-        folders += [(f"{part}/{name}", name) for name in classes_here if split == LABELLED]
+        here = [(f"{part}/{name}", printable(name)) for name in walk.folders_in(part)]
+        rows += [(path, name, split) for where, name in here for path in walk.pictures(where)]
+        loose = walk.loose(part)
+        if split == LABELLED:
+            folders += here
+            rows += [(path, "", UNLABELLED) for path in loose]
+        else:
+            walk.leave_out(loose, f"lies in {part}/ but in no class folder", f"move it to {part}/<class>/")
+    rows += [(path, "", UNLABELLED) for path in walk.loose("")]
 
     classes = tuple(sorted({name for _, name, split in rows if split == LABELLED}))
     _check(root, classes, folders, rows)
@@ -126,26 +185,146 @@ def read_folder(folder: str | Path) -> Manifest:
         labels=np.array([index.get(name, -1) for _, name, _ in rows], dtype=np.int64),
         splits=np.array([split for _, _, split in rows]),
         fingerprint=fingerprint(root, [row[0] for row in rows], [f"{row[1]}/{row[2]}" for row in rows]),
+        name=printable(root.resolve().name),
+        notes=tuple(walk.notes),
+    )
+
+
+def read_pile(folder: str | Path) -> Manifest:
+    """All pictures below a folder, none of them labelled: enough to look at, not to learn from.
+
+    Raises:
+        UsageError: the folder is missing, or holds no pictures.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UsageError("there is no such folder", file=root, fix="give the folder that holds your pictures")
+    walk = Walk(root)
+    paths = walk.pictures("")
+    if not paths:
+        raise UsageError("holds no pictures", file=root, fix="give the folder that holds your pictures")
+    return Manifest(
+        root=root,
+        classes=(),
+        paths=tuple(paths),
+        labels=np.full(len(paths), -1, dtype=np.int64),
+        splits=np.array([UNLABELLED] * len(paths)),
+        fingerprint=fingerprint(root, paths, [""] * len(paths)),
+        name=printable(root.resolve().name),
+        notes=tuple(walk.notes),
     )
 
 
 def fingerprint(root: Path, paths: Sequence[str], notes: Sequence[str]) -> str:
-    """Hash of names, notes (class and split), sizes and modification times; 16 hex digits."""
+    """Hash of names, notes (class and split), sizes and modification times; 16 hex digits.
+
+    A file that has gone since it was listed counts as such; reading it gives the reason.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for path, note in zip(paths, notes):
-        stat = (root / path).stat()
-        line = f"{path}\x1f{note}\x1f{stat.st_size}\x1f{stat.st_mtime_ns}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
+        try:
+            stat = (root / path).stat()
+            state = f"{stat.st_size}\x1f{stat.st_mtime_ns}"
+        except OSError:
+            state = "gone"
+        digest.update(f"{path}\x1f{note}\x1f{state}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def pictures_below(root: Path, part: str = "") -> Iterator[str]:
+def pictures_below(root: Path, part: str = "") -> list[str]:
     """Picture files below ``root/part``, sorted, relative to root. Links to folders are not followed."""
-    for folder, inner, files in os.walk(root / part):
-        inner.sort()
-        for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in ENDINGS and not name.startswith("."):
-                yield (Path(folder) / name).relative_to(root).as_posix()
+    return Walk(root).pictures(part)
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be written anywhere: bytes that are not UTF-8 become ``\\xe9``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+class Walk:
+    """Finds the pictures below a folder, and notes what it passes by. Only reads.
+
+    Attributes:
+        notes: what was left out: links back into the folder, links to nothing, folders that may not be opened,
+            kinds of pictures that are not read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.notes = root, list[Issue]()
+
+    def leave_out(self, paths: Sequence[str], reason: str, suggestion: str) -> None:
+        """Note files that are not used."""
+        self.notes += [Issue(path, reason, suggestion) for path in paths]
+
+    def folders_in(self, part: str) -> list[str]:
+        """Names of the folders in ``root/part``, sorted. Links to folders elsewhere count, links back do not."""
+        found, above = [], self.root.resolve()
+        for entry in sorted(self._scan(part), key=lambda e: e.name):
+            if entry.name.startswith(".") or not self._is_folder(entry):
+                continue
+            if entry.is_symlink():
+                aim = Path(entry.path).resolve()
+                if above.is_relative_to(aim) or aim.is_relative_to(above):
+                    reason = "is a link back into the folder of pictures"
+                    self.leave_out([_join(part, entry.name)], reason, "remove the link")
+                    continue
+            found.append(entry.name)
+        return found
+
+    def loose(self, part: str) -> list[str]:
+        """Picture files in ``root/part`` itself, sorted, relative to root."""
+        names = sorted(entry.name for entry in self._scan(part) if not self._is_folder(entry))
+        return self._usable(part, names)
+
+    def pictures(self, part: str) -> list[str]:
+        """Picture files in ``root/part`` and below, folder by folder, each sorted, relative to root."""
+        found: list[str] = []
+        for folder, inner, files in os.walk(self.root / part, onerror=self._closed):
+            inner.sort()
+            where = Path(folder).relative_to(self.root).as_posix()
+            found += self._usable("" if where == "." else where, sorted(files))
+        return found
+
+    def _usable(self, part: str, names: Sequence[str]) -> list[str]:
+        found, other = [], Counter[str]()
+        for name in names:
+            ending = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                continue
+            if ending in OTHER_PICTURES:
+                other[ending] += 1
+            elif ending in ENDINGS:
+                if os.path.isfile(self.root / part / name):
+                    found.append(_join(part, name))
+                else:
+                    reason = "is no file: a link to nothing, a pipe, or closed to you"
+                    self.leave_out([_join(part, name)], reason, "remove it, or mend the link")
+        for ending, n in sorted(other.items()):
+            reason = f"holds {n} {ending} {'file' if n == 1 else 'files'}, a format that is not read"
+            self.leave_out([part or "."], reason, "convert to JPEG or PNG")
+        return found
+
+    def _scan(self, part: str) -> list[os.DirEntry[str]]:
+        try:
+            return list(os.scandir(self.root / part))
+        except OSError as error:
+            self._closed(error)
+            return []
+
+    def _closed(self, error: OSError) -> None:
+        where = Path(os.fspath(error.filename)).relative_to(self.root).as_posix()
+        self.leave_out([where], f"cannot be opened ({error.strerror})", "give yourself the right to read it")
+
+    @staticmethod
+    def _is_folder(entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.is_dir()
+        except OSError:  # a link that leads to itself
+            return False
+
+
+def _join(part: str, name: str) -> str:
+    return f"{part}/{name}" if part else name
 
 
 def _check(
@@ -161,13 +340,19 @@ def _check(
             fix = "put pictures of the class into it, or remove the folder"
             raise UsageError(f"class '{name}' holds no pictures", file=root / where, fix=fix)
     if len(classes) == 1:
-        raise UsageError(
-            f"has only one class ({classes[0]})", file=root, fix="add a folder for a second class"
-        )
+        inner = Walk(root / folders[0][0]).folders_in("")
+        fix = f"did you mean {root / folders[0][0]}?" if len(inner) > 1 else "add a folder for a second class"
+        raise UsageError(f"has only one class ({classes[0]})", file=root, fix=fix)
     for path, name, _ in rows:
         if name and name not in classes:
-            near = difflib.get_close_matches(name, classes, n=1)
-            hint = (
-                f"did you mean '{near[0]}'?" if near else "add labelled pictures of it, or remove the folder"
+            raise UsageError(
+                f"class '{name}' is not among the training classes",
+                file=root / path,
+                fix=nearest(name, classes),
             )
-            raise UsageError(f"class '{name}' is not among the training classes", file=root / path, fix=hint)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The fix for a class that training does not have."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else "add labelled pictures of it, or remove it"

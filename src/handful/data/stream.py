@@ -13,7 +13,7 @@ from handful.augment.mix import Mixing, mixed_labels, partners
 from handful.augment.views import View, to_input
 from handful.data.images import Images
 from handful.data.order import positions
-from handful.randomness import uniform
+from handful.randomness import key, uniform
 from handful.types import Batch, InputSpec
 
 
@@ -36,7 +36,8 @@ class TrainStream:
         device: where batches are made.
 
     A batch holds ``x`` [B, C, H, W], ``y``, ``index`` [B] (row numbers), and for unlabelled pictures each
-    view by its name [B * ratio, C, H, W] and ``u_index``.
+    view by its name [B * ratio, C, H, W] and ``u_index``. ``draw`` is the step's key for draws of the method's own:
+    the same number in every process.
     """
 
     images: Images
@@ -77,7 +78,12 @@ class TrainStream:
             u = uniform((self.batch, self.mixing.n_draws), self.seed, self.stage, "mixing", step)[mine]
             x, weight = self.mixing(x, other, u)
             y = mixed_labels(y, self.y[everywhere[theirs]], weight)
-        out = {"x": self._input(x), "y": y.to(self.device), "index": rows}
+        out = {
+            "x": self._input(x),
+            "y": y.to(self.device),
+            "index": rows,
+            "draw": torch.tensor(key(self.seed, self.stage, "method", step)),
+        }
         names = [name for name in self.views if name != "x"]
         if names and self.ratio:
             size = self.batch * self.ratio

@@ -39,7 +39,7 @@ from handful.recipes.auto import choose, recipe_options
 from handful.recipes.choice import prior_table
 from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, digest
+from handful.recipes.train import STEPS, Training, digest
 from handful.statistics import balanced_accuracy, expected_calibration_error
 from handful.types import HandfulError, Interrupted, UsageError
 
@@ -496,7 +496,7 @@ class _Bench:
         cell.seconds = round(time.perf_counter() - begin, 3)
         cell.peak_memory = machine.peak_memory()
         given = int(contender.training.get("steps", 0))
-        cell.steps = given or sum(v for k, v in plan.items() if k.startswith("steps of "))
+        cell.steps = given or sum(v for k, v in plan.items() if k.startswith(STEPS))
 
 
 def _fit(contender: Contender, task: Task, workshop: Workshop, name: str) -> tuple[Fitted, str]:

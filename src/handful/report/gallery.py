@@ -105,7 +105,7 @@ def _draws(picture: Tensor, title: str, view: str, flip: bool, seed: int) -> Str
     made = make(view, flip=flip)
     seen = made(
         picture.expand(DRAWS, *picture.shape).contiguous(),
-        uniform((DRAWS, made.n_draws), seed, "gallery", view),
+        uniform((DRAWS, made.n_draws), seed, "gallery", title, view),
     )
     thumbs = [Thumb(picture.numpy(), caption="as it is")]
     return Strip(title, "", thumbs + [Thumb(x.numpy(), caption=f"draw {i + 1}") for i, x in enumerate(seen)])

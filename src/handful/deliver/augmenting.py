@@ -1,8 +1,9 @@
-"""``handful augment`` as a function: the gallery, the search, augmented copies."""
+"""``handful augment``: the gallery, the search, augmented copies."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from handful import machine
-from handful.api import Teller, cache_folder, census, slug, tasks
 from handful.augment.named import make, with_policies
 from handful.augment.views import View
-from handful.data.images import Images, open_store
-from handful.data.manifest import LABELLED, UNLABELLED, Manifest, read_folder
-from handful.engine.interrupt import listening
+from handful.data.images import Images
+from handful.data.manifest import LABELLED, UNLABELLED, Manifest
 from handful.randomness import permutation, uniform
 from handful.recipes.search import SearchOptions, search
 from handful.recipes.task import Task, Workshop
@@ -63,71 +61,47 @@ class Augmented:
 
 
 def augment(
-    data: str | Path,
-    options: AugmentOptions | None = None,
+    task: Task,
+    manifest: Manifest,
+    options: AugmentOptions,
+    folder: Path,
+    apply: Path | None,
     *,
-    out: str | Path | None = None,
-    apply: str | Path | None = None,
-    teller: Teller | None = None,
+    cache: Path,
+    tell: Callable[[str], None],
+    progress: Callable[[str, int, int], None],
 ) -> Augmented:
-    """A gallery of augmentations on the user's own pictures; where asked for, the policy that suits them (a killed
-    search goes on), and augmented copies of the labelled and unlabelled pictures.
-
-    Args:
-        data: the folder (layouts: ``data.manifest``); it is only read.
-        out: for the gallery and the search; by default ``runs/NAME-augment``.
-        apply: for the copies.
+    """The search (where asked for), the gallery into ``folder``, copies into ``apply``.
 
     Raises:
-        UsageError: the data or the options cannot be used as given.
-        Interrupted: told to stop; what was measured is kept.
+        UsageError: the options cannot be used as given.
     """
-    o, teller = options or AugmentOptions(), teller or Teller()
-    view = str(with_policies({"view": o.view})["view"])
+    view = str(with_policies({"view": options.view})["view"])
     make(view)
-    if apply and o.copies < 1:
+    if apply and options.copies < 1:
         raise UsageError("nothing would be written", fix="--copies 1 or more")
-    machine.tune_allocator()
-    machine.set_threads()
-    with listening():
-        manifest = read_folder(data)
-        name = Path(data).resolve().name
-        folder = Path(out) if out else Path("runs") / f"{slug(name)}-augment"
-        for place in [folder, *([Path(apply)] if apply else [])]:
-            if place.resolve().is_relative_to(manifest.root.resolve()):
-                fix = "choose another folder with --out or --apply"
-                raise UsageError("lies in the folder of pictures, which is only read", file=place, fix=fix)
-        cache = cache_folder()
-        images, manifest, _ = open_store(
-            manifest,
-            cache,
-            side=o.side or None,
-            progress=lambda d, t: teller.progress("reading pictures", d, t),
-        )
-        task, _, _ = tasks(images, manifest, o.seed)
-        teller.tell(census(manifest, images))
-        about: list[tuple[str, str]] = []
-        if o.search:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            workshop = Workshop(cache, folder, device, tell=teller.tell, progress=teller.progress)
-            found = search(task, workshop, o.search, folder)
-            view, about = found.chosen, found.sentences()
-            for what, said in about:
-                teller.tell(f"{what}: {said}")
-        some = classes_in_turn(task, o.seed)[:SHOWN]
-        flip = images.channels == 3
-        gallery.write(
-            folder / "gallery.html",
-            images.take(task.labelled[some]),
-            [task.classes[int(k)] for k in task.y[some]],
-            name=name,
-            view=view,
-            about=about,
-            flip=flip,
-            seed=o.seed,
-        )
-        written = write_copies(images, manifest, make(view, flip=flip), Path(apply), o) if apply else 0
-    return Augmented(folder, view, folder / "policy.toml" if o.search else None, written)
+    images, about = task.images, list[tuple[str, str]]()
+    if options.search:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        workshop = Workshop(cache, folder, device, tell=tell, progress=progress)
+        found = search(task, workshop, options.search, folder)
+        view, about = found.chosen, found.sentences()
+        for what, said in about:
+            tell(f"{what}: {said}")
+    some = classes_in_turn(task, options.seed)[:SHOWN]
+    flip = images.channels == 3
+    gallery.write(
+        folder / "gallery.html",
+        images.take(task.labelled[some]),
+        [task.classes[int(k)] for k in task.y[some]],
+        name=manifest.name,
+        view=view,
+        about=about,
+        flip=flip,
+        seed=options.seed,
+    )
+    written = write_copies(images, manifest, make(view, flip=flip), apply, options) if apply else 0
+    return Augmented(folder, view, folder / "policy.toml" if options.search else None, written)
 
 
 def classes_in_turn(task: Task, seed: int) -> Tensor:
