@@ -34,6 +34,8 @@ from handful.data.manifest import (
 from handful.data.saved import differences, obey_splits, save_splits
 from handful.data.sources import read_data
 from handful.data.suspects import suspects
+from handful.deliver.augmenting import Augmented, AugmentOptions
+from handful.deliver.augmenting import augment as augment_pictures
 from handful.deliver.book import FitOptions, Run, RunBook, resolved, versions
 from handful.deliver.evaluate import Evaluation
 from handful.deliver.evaluate import evaluate as measure_run
@@ -151,7 +153,7 @@ def fit(
         if parallel.is_first():
             parallel.barrier()
         task, validation, test = tasks(images, manifest, options.seed)
-        teller.tell(_census(manifest, images))
+        teller.tell(census(manifest, images))
         with Recorder(folder / "metrics.jsonl") if parallel.is_first() else nullcontext() as recorder:
             workshop = Workshop(
                 cache=cache,
@@ -223,9 +225,9 @@ def _place(
     Raises:
         UsageError: it would lie among the pictures.
     """
-    name = _slug(manifest.name)
+    name = slug(manifest.name)
     identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
-    folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
+    folder = Path(out) if out else Path("runs") / f"{name}-{slug(options.recipe)}-{identity[:8]}"
     _check_outside(folder, data)
     return name, identity, folder
 
@@ -379,7 +381,7 @@ def compare(
     )
     with listening():
         source = open_source()
-        folder = Path(out) if out else Path("runs") / f"{_slug(source.name)}-compare"
+        folder = Path(out) if out else Path("runs") / f"{slug(source.name)}-compare"
         _check_outside(folder, data)
         most = source.most_labels()
         sizes = options.labels or tuple(4**i for i in range(8) if 4**i <= most) or (1,)
@@ -465,7 +467,7 @@ def inspect(
     with listening():
         manifest, issues = read_any(data, downloads())
         other = None if against is None else read_any(against, downloads())[0]
-        folder = Path(out) if out else Path("runs") / f"{_slug(manifest.name)}-inspect"
+        folder = Path(out) if out else Path("runs") / f"{slug(manifest.name)}-inspect"
         for one in (data, against):
             _check_outside(folder, one)
         return look_at(
@@ -477,6 +479,55 @@ def inspect(
             progress=teller.progress,
             command=printable(command),
             about=versions(),
+        )
+
+
+def augment(
+    data: Any,
+    options: AugmentOptions | None = None,
+    *,
+    out: str | Path | None = None,
+    apply: str | Path | None = None,
+    teller: Teller | None = None,
+) -> Augmented:
+    """A gallery of augmentations on the user's own pictures; where asked for, the policy that suits them (a killed
+    search goes on), and augmented copies of the labelled and unlabelled pictures.
+
+    Args:
+        data: what ``fit`` takes; only read.
+        out: for the gallery and the search; by default ``runs/NAME-augment``.
+        apply: folder for the copies.
+
+    Raises:
+        UsageError: the data or the options cannot be used as given.
+        Interrupted: told to stop; what was measured is kept.
+    """
+    options, teller = options or AugmentOptions(), teller or Teller()
+    machine.tune_allocator()
+    machine.set_threads()
+    with listening():
+        manifest = read_data(data, seed=options.seed, downloads=downloads())
+        folder = Path(out) if out else Path("runs") / f"{slug(manifest.name)}-augment"
+        copies = Path(apply) if apply else None
+        for place in filter(None, (folder, copies)):
+            _check_outside(place, data)
+        images, manifest, _ = open_store(
+            manifest,
+            cache_folder(),
+            side=options.side or None,
+            progress=lambda d, t: teller.progress("reading pictures", d, t),
+        )
+        task, _, _ = tasks(images, manifest, options.seed)
+        teller.tell(census(manifest, images))
+        return augment_pictures(
+            task,
+            manifest,
+            options,
+            folder,
+            copies,
+            cache=cache_folder(),
+            tell=teller.tell,
+            progress=teller.progress,
         )
 
 
@@ -561,11 +612,13 @@ def _check_outside(folder: Path, data: Any) -> None:
         raise UsageError("lies in the folder of pictures, which is only read", file=folder, fix=fix)
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A name as part of a path: small letters, numbers and hyphens."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower() or "pictures"
 
 
-def _census(manifest: Manifest, images: Images) -> str:
+def census(manifest: Manifest, images: Images) -> str:
+    """How many pictures there are, in words."""
     n = {split: int((manifest.splits == split).sum()) for split in (LABELLED, UNLABELLED, VALIDATION, TEST)}
     kind = "colour" if images.channels == 3 else "gray"
     return (
