@@ -26,7 +26,7 @@ from handful.recipes.transfer import fine_tune, probe, propagate, teacher_for, t
 from handful.types import UsageError
 
 T = TypeVar("T")
-KINDS: dict[Any, tuple[tuple[type, ...], str]] = {  # by annotation: what a value may be
+VALUES: dict[Any, tuple[tuple[type, ...], str]] = {  # by annotation: what a value may be
     "bool": ((bool,), "True or False"),
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
@@ -86,8 +86,8 @@ def changed(base: T, changes: Mapping[str, Any], prefix: str) -> T:
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise UsageError(f"there is no option '{prefix}.{name}'", fix=f"{hint}Known: {', '.join(names)}")
     for f in fields(base):  # type: ignore[arg-type]
-        if f.name in changes and f.type in KINDS:
-            value, (kinds, words) = changes[f.name], KINDS[f.type]
+        if f.name in changes and f.type in VALUES:
+            value, (kinds, words) = changes[f.name], VALUES[f.type]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise UsageError(f"option '{prefix}.{f.name}' cannot be {value!r}", fix=f"give {words}")
     return replace(base, **changes)  # type: ignore[type-var]
