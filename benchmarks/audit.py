@@ -136,9 +136,7 @@ def copies(name: str, root: Path, sheet: bool = False) -> list[dict[str, Any]]:
         }
     )  # fmt: skip
     if sheet:
-        draw_sheet(
-            stored, [(p.likeness, p.first, p.second) for p in own], sheet.with_stem(f"{sheet.stem}-{name}")
-        )
+        draw_sheet(stored, [(p.likeness, p.first, p.second) for p in own], Path(f"copies-{name}.png"))
     return rows
 
 

@@ -108,8 +108,7 @@ def test_folders_that_end_the_run(
     spoil(folder)
     assert fit(folder) == code
     told = capsys.readouterr().err
-    assert message in told and fix in told.partition("
-Fix: ")[2]
+    assert message in told and fix in told.partition("Fix: ")[2]
     assert "Traceback" not in told and len(told) < 1500
     assert not (folder.parent / "run" / "model.safetensors").exists()
 
@@ -303,7 +302,10 @@ def test_a_resumed_run_obeys_the_splits_that_it_began_with(
     lines = (out / "splits.csv").read_text().splitlines()
     was = next(line for line in lines if line.endswith(",labelled,rose"))
     other = next(f"rose/{i}.png,unlabelled," for i in range(3) if f"rose/{i}.png,unlabelled," in lines)
-    swap = {was: was.replace("labelled,rose", "unlabelled,"), other: other.replace("unlabelled,", "labelled,rose")}
+    swap = {
+        was: was.replace("labelled,rose", "unlabelled,"),
+        other: other.replace("unlabelled,", "labelled,rose"),
+    }
     (out / "splits.csv").write_text("\n".join(swap.get(line, line) for line in lines) + "\n")
     seen: list[Task] = []
     choose = api.choose
