@@ -1,6 +1,6 @@
 """What the audit finds: planted copies, and flipped labels.
 
-``python -m benchmarks.audit [--only copies|suspects] [--sets tf_flowers,…] [--seeds 20] [--sheet FILE]``
+``python -m benchmarks.audit [--only copies|suspects] [--sets tf_flowers,…] [--seeds 20] [--sheet]``
 
 *Copies.* In tf_flowers and caltech101, copies of 200 pictures of each kind are planted among the originals: the
 very same file; resized to 50 … 90 % and saved again (JPEG, quality 90); saved again at quality 40 … 79; a cut-out
@@ -80,7 +80,7 @@ def square(picture: Image.Image, side: int) -> np.ndarray:
     return np.asarray(ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
 
 
-def copies(name: str, root: Path, sheet: Path | None = None) -> list[dict[str, Any]]:
+def copies(name: str, root: Path, sheet: bool = False) -> list[dict[str, Any]]:
     """Recall for each kind, precision over all, and the time."""
     with zipfile.ZipFile(root / COPY_SETS[name]) as archive:
         names = sorted(n for n in archive.namelist() if n.lower().endswith((".jpg", ".jpeg", ".png")))
@@ -136,9 +136,7 @@ def copies(name: str, root: Path, sheet: Path | None = None) -> list[dict[str, A
         }
     )  # fmt: skip
     if sheet:
-        draw_sheet(
-            stored, [(p.likeness, p.first, p.second) for p in own], sheet.with_stem(f"{sheet.stem}-{name}")
-        )
+        draw_sheet(stored, [(p.likeness, p.first, p.second) for p in own], Path(f"copies-{name}.png"))
     return rows
 
 
@@ -211,7 +209,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("copies", "suspects"))
     parser.add_argument("--sets", default="")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--sheet", type=Path, help="PNG of the copies that the sets have of their own")
+    parser.add_argument("--sheet", action="store_true", help="draw the sets' own copies into copies-SET.png")
     given = parser.parse_args()
     wanted = tuple(filter(None, given.sets.split(",")))
     path = RESULTS / "audit.json"

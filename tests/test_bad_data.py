@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 
 from handful import api, cli
 from handful.data.sources import Arrays
+from handful.recipes.task import Task
 from handful.types import UsageError
 
 
@@ -106,9 +108,7 @@ def test_folders_that_end_the_run(
     spoil(folder)
     assert fit(folder) == code
     told = capsys.readouterr().err
-    assert message in told and f"Fix: {fix}" in told.replace(
-        "Fix: check that the files are pictures (JPEG, PNG, …) and ", "Fix: "
-    )
+    assert message in told and fix in told.partition("Fix: ")[2]
     assert "Traceback" not in told and len(told) < 1500
     assert not (folder.parent / "run" / "model.safetensors").exists()
 
@@ -186,7 +186,7 @@ def odd_names(root: Path) -> None:
     [
         (single_picture, ["tulip: class with a single labelled picture"]),
         (nothing_unlabelled, []),
-        (truncated, ["rose/cut.jpg: cannot be used: image file is truncated"]),
+        (truncated, ["rose/cut.jpg: cannot be used: cannot be decoded (image file is truncated"]),
         (text_as_picture, ["rose/notes.jpg: cannot be used: cannot identify image file"]),
         (zero_bytes, ["unlabeled/zero.jpg: cannot be used: is empty (zero bytes)"]),
         (bomb, ["rose/bomb.png: cannot be used: "]),
@@ -299,27 +299,26 @@ def test_a_resumed_run_obeys_the_splits_that_it_began_with(
     with monkeypatch.context() as patch:
         patch.setattr(api, "choose", stop)
         assert fit(folder, "--labels-per-class", "1") == 130
-    began = (out / "splits.csv").read_text()
-    turned = began.replace("rose/0.png,labelled,rose", "rose/0.png,unlabelled,")
-    if turned == began:
-        turned = began.replace("rose/0.png,unlabelled,", "rose/0.png,labelled,rose")
-    (out / "splits.csv").write_text(turned)
-    seen: list[object] = []
+    lines = (out / "splits.csv").read_text().splitlines()
+    was = next(line for line in lines if line.endswith(",labelled,rose"))
+    other = next(f"rose/{i}.png,unlabelled," for i in range(3) if f"rose/{i}.png,unlabelled," in lines)
+    swap = {
+        was: was.replace("labelled,rose", "unlabelled,"),
+        other: other.replace("unlabelled,", "labelled,rose"),
+    }
+    (out / "splits.csv").write_text("\n".join(swap.get(line, line) for line in lines) + "\n")
+    seen: list[Task] = []
     choose = api.choose
 
-    def watch(task: object, *rest: object, **more: object) -> object:
+    def watch(task: Task, *rest: Any, **more: Any) -> Any:
         seen.append(task)
-        return choose(task, *rest, **more)  # type: ignore[arg-type]
+        return choose(task, *rest, **more)
 
     monkeypatch.setattr(api, "choose", watch)
-    if "labelled,rose" in turned.replace("unlabelled", ""):
-        assert fit(folder, "--labels-per-class", "1") == 0
-        assert (out / "splits.csv").read_text() == turned
-        labelled = {line.split(",")[0] for line in turned.splitlines() if ",labelled," in line}
-        task = seen[0]
-        assert {task.images.names[i] for i in task.labelled.tolist()} == labelled  # type: ignore[attr-defined]
-    else:
-        assert fit(folder, "--labels-per-class", "1") == 2, "a class is left without a label"
+    assert fit(folder, "--labels-per-class", "1") == 0
+    labelled = {seen[0].images.names[i] for i in seen[0].labelled.tolist()}
+    assert other.split(",")[0] in labelled and was.split(",")[0] not in labelled
+    assert len(labelled) == 2
 
 
 def test_arrays_from_python(folder: Path, tmp_path: Path) -> None:

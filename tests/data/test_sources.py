@@ -74,7 +74,7 @@ def test_pictures_of_every_shape(shape: tuple[int, ...], kind: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (X[0], [0], "pictures must be numbers"),
+        (X[0], [0], "9 pictures have 1 labels"),
         (X[0, 0], [0], "pictures must be numbers"),
         (np.zeros((0, 4, 4), np.uint8), [], "pictures must be numbers"),
         (np.array(["a"] * 6), [0] * 6, "pictures must be numbers"),

@@ -99,7 +99,7 @@ def shift(name: str, a: NDArray[np.float64], b: NDArray[np.float64]) -> Shift:
     difference = float(b.mean() - a.mean())
     d = difference / spread if spread > 1e-12 else np.sign(difference) * np.inf if difference else 0.0
     half = (
-        1.96 * np.sqrt(1 / len(a) + 1 / len(b) + d * d / (2 * (len(a) + len(b)))) if np.isfinite(d) else 0.0
+        1.96 * np.sqrt(1 / len(a) + 1 / len(b) + d * d / (2 * (len(a) + len(b)))) if spread > 1e-12 else 0.0
     )
     return Shift(name, float(a.mean()), float(b.mean()), Estimate(float(d), float(d - half), float(d + half)))
 

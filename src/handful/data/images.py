@@ -297,7 +297,13 @@ def _decoded(manifest: Manifest, channels: int, side: int, ahead: int = 256) -> 
 
     def one(row: int) -> np.ndarray | str:
         try:
-            return decode(manifest.picture(row), channels, side)
+            source = manifest.picture(row)
+        except Interrupted:
+            raise
+        except Exception as error:  # another library's data set may raise anything on a broken picture
+            return f"cannot be fetched ({error})"
+        try:
+            return decode(source, channels, side)
         except ValueError as error:
             return str(error)
 

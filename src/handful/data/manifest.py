@@ -142,7 +142,7 @@ def read_folder(folder: str | Path) -> Manifest:
             validation or test class that training does not have (the nearest training class is named).
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not os.path.isdir(root):  # false, not an error, for a name that no system takes
         raise UsageError("there is no such folder", file=root, fix="give the folder that holds your pictures")
     walk = Walk(root)
     top = walk.folders_in("")
@@ -197,7 +197,7 @@ def read_pile(folder: str | Path) -> Manifest:
         UsageError: the folder is missing, or holds no pictures.
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not os.path.isdir(root):  # false, not an error, for a name that no system takes
         raise UsageError("there is no such folder", file=root, fix="give the folder that holds your pictures")
     walk = Walk(root)
     paths = walk.pictures("")

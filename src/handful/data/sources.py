@@ -15,6 +15,7 @@ Legend: N pictures, C channels, H height, W width.
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 import zlib
@@ -111,11 +112,7 @@ def _read(spec: Any, downloads: Path) -> Manifest:
         )
     path = Path(spec)
     ending = path.suffix.lower()
-    try:
-        is_file = path.is_file()
-    except (OSError, ValueError):  # a name that no system takes
-        is_file = False
-    if not is_file:
+    if not os.path.isfile(path):
         return read_folder(path)
     if ending in TABLES:
         from handful.data.tables import read_table
