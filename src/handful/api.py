@@ -45,6 +45,7 @@ from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
 from handful.recipes.compare import run as measure
 from handful.recipes.curve import own_curve
 from handful.recipes.pseudo_audit import pseudo_labels
+from handful.recipes.screen import screened
 from handful.recipes.table import RECIPES, changed, find, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training
@@ -170,13 +171,26 @@ def fit(
             )
             curve = own_curve(task, workshop, outcome)
             pseudo = pseudo_labels(task, workshop, outcome, method)
+            screening = screened(task, workshop, outcome)
+        for issue in screening.overall(task.classes) if screening else ():
+            teller.tell(f"{issue.file}: {issue.reason}")
         if curve:
             teller.tell(curve.advice())
         book.seconds = time.perf_counter() - begin
         if parallel.is_first():
             teller.tell("writing model, predictions and report")
             write_results(
-                book, outcome, task, manifest, validation, test, unreadable, name, curve=curve, pseudo=pseudo
+                book,
+                outcome,
+                task,
+                manifest,
+                validation,
+                test,
+                unreadable,
+                name,
+                curve=curve,
+                pseudo=pseudo,
+                issues=screening.issues(task) if screening else (),
             )
         parallel.barrier()
         return book.result()

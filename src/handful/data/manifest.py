@@ -46,7 +46,8 @@ class Issue:
     """Something about a file (or a class folder) that a person should look at.
 
     Attributes:
-        kind: "left out", "unreadable", "copy", "leak", "name", "single" or "suspect".
+        kind: "left out", "unreadable", "copy", "leak", "name", "single", "suspect",
+            "strange" (like no labelled class) or "shares" (classes in other shares than the labels say).
         other: another file that it is about (the original of a copy).
     """
 
