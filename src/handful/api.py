@@ -55,6 +55,7 @@ from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
 from handful.recipes.compare import run as measure
 from handful.recipes.curve import own_curve
 from handful.recipes.pseudo_audit import pseudo_labels
+from handful.recipes.screen import screened
 from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training
@@ -188,14 +189,19 @@ def fit(
             pseudo = pseudo_labels(task, workshop, outcome, method)
             test_y = torch.from_numpy(manifest.labels[test.numpy()])
             tested = accuracy_afterwards(task, workshop, outcome, test, test_y)
+            screening = screened(task, workshop, outcome)
+        if screening:
+            for issue in screening.overall(task.classes):
+                teller.tell(f"{issue.file}: {issue.reason}")
+            issues = in_order([*issues, *screening.issues(task)])
+            _tell_issues(folder, issues, [], teller)
         if curve:
             teller.tell(curve.advice())
         book.seconds = time.perf_counter() - begin
         if parallel.is_first():
             teller.tell("writing model, predictions and report")
-            problems = _listed(issues)
             write_results(
-                book, outcome, task, manifest, validation, test, problems, name,
+                book, outcome, task, manifest, validation, test, issues, name,
                 curve=curve, pseudo=pseudo, tested=tested,
             )  # fmt: skip
         parallel.barrier()
@@ -245,13 +251,6 @@ def _tell_issues(folder: Path, issues: list[Issue], new: list[Issue], teller: Te
         save_issues(issues, folder / "issues.csv")
     if new:
         teller.tell(f"look at your data: {in_short(new)} ({folder / 'issues.csv'})")
-
-
-def _listed(issues: list[Issue], most: int = 40) -> list[tuple[str, str]]:
-    """Issues for the report, as (file, reason and suggestion)."""
-    rows = [(issue.file, f"{issue.reason}; {issue.suggestion}") for issue in issues[:most]]
-    more = len(issues) - len(rows)
-    return [*rows, ("issues.csv", f"lists {more} more")] if more else rows
 
 
 def _method(options: FitOptions) -> Any:
