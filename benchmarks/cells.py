@@ -82,6 +82,7 @@ def run_cell(
     spaces: dict[str, Any] | None = None,
     test_limit: int = 0,
     plan: Mapping[str, Any] | None = None,
+    method: Any = None,
 ) -> dict[str, Any]:
     """Train one recipe, or let ``auto`` choose, and score it on the test part.
 
@@ -105,7 +106,11 @@ def run_cell(
 
             row = find(recipe)
             fitted = row.run(
-                task, workshop, on=on, stage=recipe, **recipe_options(task, recipe, on, training or {})
+                task,
+                workshop,
+                on=on,
+                stage=recipe,
+                **recipe_options(task, recipe, on, training or {}, method),
             )
             extra = {"steps": training["steps"]} if training and "steps" in training and row.trains else {}
     seconds_taken = time.perf_counter() - begin

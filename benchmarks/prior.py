@@ -21,7 +21,7 @@ SMALL = ("digits", "usps", "mnist", "fashion_mnist", "cifar10")
 PHOTO = ("tf_flowers", "caltech101", "office-amazon", "office-caltech", "office-webcam")
 LABELS = (1, 4, 16, 64)
 DRAWS, DRAWS_OF_NETWORKS = 3, 1
-STEPS = {"supervised": 200, "pseudo-label": 200, "fine-tune": 60, "fine-tune-pseudo": 60}
+STEPS = {"supervised": 200, "pseudo-label": 200, "fixmatch": 300, "fine-tune": 60, "fine-tune-pseudo": 60}
 NETWORKS_ON = {
     "digits",
     "usps",

@@ -17,6 +17,8 @@ TITLES = {
     "finetune": "Fine-tuning taken apart: tf_flowers, 16 labels per class",
     "audit": "Duplicates, suspect labels and the distance between two sets",
     "augment": "Speed of augmentation",
+    "share": "Label propagation: how much of the labelled pictures' own regression in the head",
+    "fit_time": "How long a whole fit takes",
     "propagation": "Label propagation: the defaults against the plain form",
     "forecast": "Forecast from 1, 2, 4, 8, 16 labels per class: accuracy at larger sizes",
     "feature_size": "Input size and mirror of frozen features",

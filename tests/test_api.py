@@ -77,7 +77,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_a_run_leaves_these_files_and_no_scratch(run: api.Run) -> None:
     assert {path.name for path in run.folder.iterdir()} == {
         "report.html", "metrics.jsonl", "run.toml", "model.safetensors", "model.json", "predictions.csv",
-        "summary.json", "splits.csv", "issues.csv",
+        "summary.json", "splits.csv", "issues.csv", "model-card.md",
     }  # fmt: skip
 
 

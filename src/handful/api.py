@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from handful import __version__, machine, parallel
+from handful.augment.named import with_policies
 from handful.data.audit import audit, in_order, in_short, save_issues, suspect_labels
 from handful.data.images import Images, open_store
 from handful.data.manifest import (
@@ -34,18 +35,24 @@ from handful.data.saved import differences, obey_splits, save_splits
 from handful.data.sources import read_data
 from handful.data.suspects import suspects
 from handful.deliver.book import FitOptions, Run, RunBook, resolved, versions
+from handful.deliver.evaluate import Evaluation
+from handful.deliver.evaluate import evaluate as measure_run
+from handful.deliver.exported import Exported, export
 from handful.deliver.inspection import Inspected, read_any
 from handful.deliver.inspection import inspect as look_at
+from handful.deliver.plan import Planned, planned
 from handful.deliver.predict import predict
 from handful.deliver.results import write_results
 from handful.engine.interrupt import listening
 from handful.files import write_atomic
 from handful.randomness import key
+from handful.recipes.afterwards import tested_afterwards
 from handful.recipes.auto import Validation, choose
 from handful.recipes.choice import prior_table
 from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
 from handful.recipes.compare import run as measure
 from handful.recipes.curve import own_curve
+from handful.recipes.pseudo_audit import pseudo_labels
 from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training
@@ -56,19 +63,9 @@ from handful.report.record import Recorder
 from handful.types import UsageError
 
 __all__ = [
-    "CompareOptions",
-    "Compared",
-    "FitOptions",
-    "Inspected",
-    "Run",
-    "Teller",
-    "compare",
-    "demo",
-    "fit",
-    "inspect",
-    "predict",
-]
-
+    "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Inspected", "Planned", "Run", "Teller",
+    "compare", "demo", "dry_run", "evaluate", "export", "fit", "inspect", "predict",
+]  # fmt: skip
 
 FROM_SCRATCH = ("supervised", "pseudo-label-self")  # use no features, which would cost more than the run
 
@@ -105,6 +102,7 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     options, teller = options or FitOptions(), teller or Teller()
+    options = replace(options, method=with_policies(options.method))
     method = _method(options)
     if options.side and options.side < 8:
         raise UsageError(f"pictures of {options.side} px a side are too small", fix="give --side 8 or more")
@@ -118,10 +116,7 @@ def fit(
         manifest = read_data(
             data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
         )
-        name = _slug(manifest.name)
-        identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
-        folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
-        _check_outside(folder, data)
+        name, identity, folder = _place(manifest, data, options, out)
         if (
             not parallel.is_first()
         ):  # the first process makes the run's folder and decodes; the others find both
@@ -188,14 +183,51 @@ def fit(
                 started=begin,
             )
             curve = own_curve(task, workshop, outcome)
+            pseudo = pseudo_labels(task, workshop, outcome, method)
+            test_y = torch.from_numpy(manifest.labels[test.numpy()])
+            tested = tested_afterwards(task, workshop, outcome, test, test_y)
         if curve:
             teller.tell(curve.advice())
         book.seconds = time.perf_counter() - begin
         if parallel.is_first():
             teller.tell("writing model, predictions and report")
-            write_results(book, outcome, task, manifest, validation, test, _listed(issues), name)
+            problems = _listed(issues)
+            write_results(
+                book, outcome, task, manifest, validation, test, problems, name,
+                curve=curve, pseudo=pseudo, tested=tested,
+            )  # fmt: skip
         parallel.barrier()
         return book.result()
+
+
+def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | None = None) -> Planned:
+    """What ``fit`` would do, from names and headers alone; nothing is written.
+
+    Raises:
+        UsageError: the data or the options cannot be used as given.
+    """
+    options = options or FitOptions()
+    _method(options)
+    manifest = read_data(
+        data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
+    )
+    _, identity, folder = _place(manifest, data, options, out)
+    return planned(manifest, options, folder, identity)
+
+
+def _place(
+    manifest: Manifest, data: Any, options: FitOptions, out: str | Path | None
+) -> tuple[str, str, Path]:
+    """Name of the data, identity of the run, and its folder.
+
+    Raises:
+        UsageError: it would lie among the pictures.
+    """
+    name = _slug(manifest.name)
+    identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
+    folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
+    _check_outside(folder, data)
+    return name, identity, folder
 
 
 def _suspects(task: Task, workshop: Workshop, manifest: Manifest) -> list[Issue]:
@@ -256,6 +288,17 @@ def _log_to(recorder: Recorder | None) -> Callable[[str, int, dict[str, float]],
         recorder.write(stage, step, scalars)
 
     return log
+
+
+def evaluate(run: str | Path, data: str | Path, *, teller: Teller | None = None) -> Evaluation:
+    """How right is a finished run on the labelled pictures of ``data`` (its test part, where there is one)?
+
+    Raises:
+        UsageError: no such run or data, or a class that the model does not know.
+    """
+    told = teller or Teller()
+    manifest = read_data(data, downloads=downloads())
+    return measure_run(run, manifest, progress=lambda d, t: told.progress("classifying", d, t))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ COMMANDS = {
         "train a classifier on a folder of pictures, few of them labelled", "handful.commands.fit", "fit"
     ),
     "predict": Command("classify pictures with a finished run", "handful.commands.predict", "predict"),
+    "evaluate": Command(
+        "how right is a finished run on labelled pictures?", "handful.commands.evaluate", "evaluate"
+    ),
+    "export": Command("a finished run as one ONNX or safetensors file", "handful.commands.export", "export"),
     "inspect": Command(
         "look at data: problems, balance, distributions, distance to another set",
         "handful.commands.inspect",
@@ -38,6 +42,11 @@ COMMANDS = {
         "what is each technique worth in labels saved? a grid of recipes and label draws",
         "handful.commands.compare",
         "compare",
+    ),
+    "completion": Command(
+        "a script that lets the shell complete commands and options",
+        "handful.commands.completion",
+        "completion",
     ),
     "demo": Command(
         "the whole job on handwritten digits, 4 labels per class", "handful.commands.fit", "demo"

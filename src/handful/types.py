@@ -53,6 +53,27 @@ class Update(Protocol):
     def __call__(self, state: Any, batch: Batch) -> dict[str, Tensor]: ...
 
 
+class Method(Protocol):
+    """A row of ``methods.table``: a frozen dataclass that is an ``Objective`` or brings an ``Update``.
+
+    Three more names may be declared, where the defaults do not do:
+
+    - ``roles(network, n_classes, unlabelled)``: networks and memories besides the student, by role; ``network`` is
+      the student with its first weights, ``unlabelled`` the row numbers of those pictures. Default: none.
+    - ``trains``: the roles that get an optimiser each. Default: ``("student",)``.
+    - ``update(state, batch)``: the method's own order of steps (an ``Update``). Default: descent on the objective.
+
+    Attributes:
+        views: which view of the pictures stands under which name of the batch ("x": labelled pictures).
+        uses_unlabelled: whether the batch has unlabelled pictures.
+    """
+
+    @property
+    def views(self) -> Mapping[str, str]: ...
+    @property
+    def uses_unlabelled(self) -> bool: ...
+
+
 class Stream(Protocol):
     """Batches as a pure function of (seed, stage, step); a rank takes its slice."""
 

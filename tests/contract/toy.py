@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from handful import parallel
 from handful.augment.views import Plain, View, Weak
@@ -18,18 +20,59 @@ from handful.data.stream import TrainStream
 from handful.engine import schedule
 from handful.engine.fit import fit
 from handful.engine.state import State
-from handful.engine.update import average, descend
+from handful.engine.update import average, update_of
+from handful.methods.supervised import Supervised
 from handful.methods.table import METHODS
 from handful.models.backbones import create
 from handful.models.ema import EMA
+from handful.recipes.train import extra_roles
 from handful.types import Batch
+
+
+@dataclass(frozen=True)
+class OnlineDistillation:
+    """The baseline of Meta Pseudo Labels: a teacher that descends on CE + UDA, and a student that descends on the
+    teacher's hard labels while it does. Written with torch's own losses."""
+
+    uses_unlabelled = True
+    trains = ("student", "teacher")
+    views: ClassVar = {"x": "plain", "weak": "weak", "strong": "weak"}
+
+    def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
+        return {"teacher": copy.deepcopy(network)}
+
+    def update(self, state: State, batch: Batch) -> dict[str, Tensor]:
+        x, weak, strong = batch["x"], batch["weak"], batch["strong"]
+        z = state.models["teacher"](torch.cat([x, weak, strong])).logits
+        z_x, z_w, z_s = z[: len(x)], z[len(x) : -len(strong)], z[-len(strong) :]
+        q = (z_w.detach() / 0.7).softmax(1)
+        consistency = F.cross_entropy(z_s, q, reduction="none") * (q.amax(1) >= 0.6)
+        weight = min(1.0, state.step / 10)
+        teacher = F.cross_entropy(z_x, batch["y"]) + weight * consistency.mean()
+        student = F.cross_entropy(state.models["student"](strong).logits, z_s.argmax(1))
+        for role, loss in (("student", student), ("teacher", teacher)):
+            state.optimizers[role].zero_grad()
+            loss.backward()
+            state.advance(role)
+        return {"loss": student.detach()}
+
 
 # A method whose constructor needs options, or that needs other ones to learn the toy task, says so here.
 OPTIONS: dict[str, dict[str, Any]] = {
     "supervised": {"smoothing": 0.1},
     "pseudo-label": {"threshold": 0.55, "ramp_steps": 20},
+    "pi-model": {"weight": 1.0, "ramp_steps": 20},
+    "mean-teacher": {"weight": 1.0, "decay": 0.9, "ramp_steps": 20},
+    "vat": {"weight": 0.3},
+    "mixmatch": {"weight": 1.0, "ramp_steps": 20},
+    "uda": {"threshold": 0.55, "annealing": "linear", "annealing_steps": 8, "passes": 3},
+    "fixmatch": {"threshold": 0.55, "align": True},
+    # LeNet begins slowly, and would answer one class for all before it has learnt anything
+    "flexmatch": {"threshold": 0.9, "weight": 0.3, "passes": 2},
+    "softmatch": {"weight": 0.3},
+    "meta-pseudo-labels": {"uda_weight": 1.0, "ramp_steps": 10, "smoothing": 0.0, "labels": "sample"},
 }
-# Settings under which a method equals supervised training: (options, exact). Where a joint forward pass
+# Settings under which a method equals its baseline (``baseline``): (options, exact). Where a joint forward pass
 # changes the order of sums, the two agree to 1e-12 in float64 instead.
 DEGENERATE: dict[str, list[tuple[dict[str, Any], bool]]] = {
     "supervised": [({"smoothing": 0.0}, True)],
@@ -39,7 +82,45 @@ DEGENERATE: dict[str, list[tuple[dict[str, Any], bool]]] = {
         ({"weight": 0.0, "joint": True}, False),
         ({"threshold": 1.01, "joint": True}, False),
     ],
+    "pi-model": [({"weight": 0.0, "passes": 3}, True), ({"weight": 0.0, "passes": 1}, False)],
+    "mean-teacher": [({"weight": 0.0, "passes": 3}, True), ({"weight": 0.0, "passes": 1}, False)],
+    "vat": [
+        ({"weight": 0.0, "entropy": 0.0, "joint": False}, True),
+        ({"weight": 0.0, "entropy": 0.0, "joint": True}, False),
+    ],
+    "mixmatch": [
+        ({"weight": 0.0, "alpha": 0.0, "joint": False}, True),
+        ({"weight": 0.0, "alpha": 0.0, "joint": True}, False),
+    ],
+    "uda": [
+        ({"weight": 0.0, "annealing": "", "passes": 3}, True),
+        ({"threshold": 1.01, "annealing": "", "passes": 3}, True),
+        ({"threshold": 1.01, "annealing": "", "passes": 1}, False),
+    ],
+    "fixmatch": [
+        ({"weight": 0.0, "passes": 3}, True),
+        ({"threshold": 1.01, "passes": 3}, True),
+        ({"weight": 0.0, "passes": 2}, False),
+        ({"threshold": 1.01, "passes": 1}, False),
+    ],
+    # a class in which nothing is confident has threshold 0: only the weight turns this one off
+    "flexmatch": [({"weight": 0.0, "passes": 3}, True), ({"weight": 0.0, "passes": 2}, False)],
+    "freematch": [
+        ({"weight": 0.0, "fair": 0.0, "passes": 3}, True),
+        ({"weight": 0.0, "fair": 0.0, "passes": 2}, False),
+    ],
+    "softmatch": [({"weight": 0.0, "passes": 3}, True), ({"weight": 0.0, "passes": 2}, False)],
+    "adamatch": [
+        ({"weight": 0.0, "passes": 3}, True),
+        ({"threshold": 2.01, "passes": 3}, True),  # relative to a confidence of at least 1 / 2
+        ({"threshold": 2.01, "passes": 1}, False),
+    ],
+    "meta-pseudo-labels": [({"feedback_weight": 0.0, "labels": "argmax"}, True)],
 }
+BASELINES: dict[str, Any] = {"meta-pseudo-labels": OnlineDistillation()}  # the others: supervised training
+STEPS = {
+    "meta-pseudo-labels": 80
+}  # to solve the toy task, where 40 are not enough: its student learns second-hand
 NETWORKS = {"norm-free": "lenet", "batch-norm": "conv-4"}
 SIDE, N, N_LABELLED = 8, 64, 8
 
@@ -48,6 +129,11 @@ def method(name: str, **changes: Any) -> Any:
     """A method of the table with its options for the toy task."""
     made = METHODS[name](**OPTIONS.get(name, {}))
     return replace(made, **changes)
+
+
+def baseline(name: str) -> Any:
+    """What a method's degenerate settings are compared with."""
+    return BASELINES.get(name, Supervised())
 
 
 def pictures() -> tuple[Images, Tensor]:
@@ -91,28 +177,31 @@ def stream(algorithm: Any, spec: Any) -> TrainStream:
 
 def start(
     backbone: str,
+    algorithm: Any,
     *,
     dtype: torch.dtype = torch.float32,
     optimizer: str = "sgd",
     steps: int = 8,
     lr: float = 0.05,
 ) -> State:
-    """A student (wrapped, where there are several processes), its average, and a role that nobody trains."""
+    """A student and what the method has beside it (wrapped, where there are several processes), the student's
+    average, and a role that nobody trains."""
     network = create(backbone, n_classes=2, channels=1, size=SIDE, seed=1).to(dtype)
     other = create(backbone, n_classes=2, channels=1, size=SIDE, seed=2).to(dtype)
-    groups = [{"params": list(network.parameters()), "lr": lr, "base_lr": lr}]
-    made: torch.optim.Optimizer
-    if optimizer == "sgd":
-        made = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-3, foreach=True)
-    else:
-        made = torch.optim.AdamW(groups, lr=lr, weight_decay=0.01, foreach=True)
-    average_of = EMA(network, 0.9)
-    models: dict[str, nn.Module] = {
-        "student": parallel.wrap(network.train()),
-        "average": average_of,
-        "bystander": other.train(),
-    }
-    return State(models, {"student": made}, schedule.cosine(steps, 1), seed=3, stage="toy")
+    extra = extra_roles(algorithm, network, 2, torch.arange(N_LABELLED, N))
+    models: dict[str, nn.Module] = {"student": network, **extra}
+    made: dict[str, torch.optim.Optimizer] = {}
+    for role in getattr(algorithm, "trains", ("student",)):
+        groups = [{"params": list(models[role].parameters()), "lr": lr, "base_lr": lr}]
+        if optimizer == "sgd":
+            made[role] = torch.optim.SGD(
+                groups, lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-3, foreach=True
+            )
+        else:
+            made[role] = torch.optim.AdamW(groups, lr=lr, weight_decay=0.01, foreach=True)
+    models |= {"average": EMA(network, 0.9), "bystander": other.train()}
+    models |= {role: parallel.wrap(models[role].train()) for role in made}
+    return State(models, made, schedule.cosine(steps, 1), seed=3, stage="toy")
 
 
 def train(
@@ -128,7 +217,8 @@ def train(
     batches: Any = stream(algorithm, network.spec)
     if next(network.parameters()).dtype == torch.float64:
         batches = Double(batches)
-    update = descend(algorithm, after=[average()])
+    followers = [role for role, module in state.models.items() if isinstance(module, EMA)]
+    update = update_of(algorithm, after=[average(role=role) for role in followers])
     fit(state, update, batches, steps=until or steps, log=log, log_every=1)
     return state
 
@@ -152,7 +242,7 @@ def two_processes(rank: int, world: int, folder: str) -> None:
         for name in METHODS:
             for kind, backbone in NETWORKS.items():
                 logged: list[dict[str, float]] = []
-                state = start(backbone, dtype=torch.float64)
+                state = start(backbone, method(name), dtype=torch.float64)
                 train(state, method(name), steps=4, log=lambda step, s, logged=logged: logged.append(s))
                 torch.save((weights(state), logged), Path(folder) / f"{name}.{kind}.{rank}.pt")
     finally:

@@ -33,7 +33,7 @@ def curve(name: str, kind: str) -> dict[str, list[float]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        state = toy.start(toy.NETWORKS[kind], dtype=torch.float64, steps=STEPS)
+        state = toy.start(toy.NETWORKS[kind], toy.method(name), dtype=torch.float64, steps=STEPS)
         toy.train(state, toy.method(name), steps=STEPS, log=log)
     finally:
         torch.set_num_threads(threads)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from handful.methods.label_propagation import LabelPropagation, affinity
+from handful.methods.probe import LogisticRegression
 
 Toy = tuple[Tensor, Tensor, Tensor]
 
@@ -66,3 +67,15 @@ def test_solves_the_toy_task_with_the_defaults(toy: Toy) -> None:
     head = LabelPropagation().fit(nodes, seeds, y, 3)
     with torch.no_grad():
         assert torch.equal(head(nodes).argmax(1), torch.arange(3).repeat_interleave(20))
+
+
+def test_share_mixes_the_logits_of_both_regressions(toy: Toy) -> None:
+    nodes, seeds, y = toy
+    method = LabelPropagation(share=0.3)
+    mixed = method.fit(nodes, seeds, y, 3)
+    propagated = replace(method, share=0.0).fit(nodes, seeds, y, 3)
+    plain = LogisticRegression(method.C).fit(nodes[seeds], y, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(mixed(nodes), 0.7 * propagated(nodes) + 0.3 * plain(nodes))
+        alone = replace(method, share=1.0).fit(nodes, seeds, y, 3)
+        torch.testing.assert_close(alone(nodes), plain(nodes))

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import handful.recipes.compare as compare
+from handful import machine
 from handful.data.images import from_array
 from handful.recipes.compare import Cell, Contender, Grid, Source, line_up, parse, run
 from handful.types import UsageError
@@ -186,10 +188,14 @@ def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
         run(Grid(contender, (1,), (0,)), lambda: replace(lonely, pool=one), tmp_path, tmp_path)
 
 
-def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+def test_two_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many threads as each of the two has: another number of threads adds in another order."""
+    monkeypatch.setenv("OMP_NUM_THREADS", str(max(1, machine.cores() // 2)))
     words = ("logistic@pixels", "propagation@pixels", "supervised@pixels:training.steps=6,training.batch=4")
     grid = Grid(tuple(map(parse, words)), (1, 3), (0, 1))
+    before = torch.get_num_threads()
     one = run(grid, blobs, tmp_path / "one", tmp_path / "cache")
+    torch.set_num_threads(before)
     two = run(grid, blobs, tmp_path / "two", tmp_path / "cache", jobs=2)
     assert without_times(one) == without_times(two)
 

@@ -22,8 +22,8 @@ from handful.methods.supervised import Supervised
 from handful.models.backbones import create, layer_groups
 from handful.models.classifier import Classifier
 from handful.recipes.task import Task, Workshop
-from handful.recipes.train import Training, train_network
-from handful.recipes.transfer import fine_tune, probe, space, tuning
+from handful.recipes.train import Training, digest, train_network
+from handful.recipes.transfer import PHOTO_INPUT, fine_tune, probe, space, tuning
 from handful.types import UsageError
 
 Parameters = list[list[Tensor]]
@@ -358,8 +358,10 @@ def test_head_first_starts_close_to_the_probe(
     rows = task.pool()
     start = fitted.logits(rows)
     solved = probe(
-        replace(task),
-        Workshop(workshop.cache, workshop.folder, spaces={("lite0", 192): features}),
+        task,
+        Workshop(
+            workshop.cache, workshop.folder, spaces={("lite0", PHOTO_INPUT, digest(task.pool())): features}
+        ),
         on="lite0",
     )
     target = solved.logits(rows)

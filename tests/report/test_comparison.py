@@ -102,7 +102,7 @@ def test_labels_saved_are_read_off_the_best_baseline(comparison: Comparison) -> 
     assert row(comparison, USER, 4).saved.beyond == "above"
     (line,) = comparison.sentences
     assert line.startswith(
-        "With 1 label per class, label propagation (pixels) does what knn@pixels needs 1.5 ("
+        "With 1 label per class, label propagation (pixels) does what nearest <neighbours> (pixels) needs 1.5 ("
     )
 
 

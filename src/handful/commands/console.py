@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -13,9 +15,10 @@ from handful.types import UsageError
 
 
 class ConsoleTeller(api.Teller):
-    """Plain lines, and on a terminal a progress bar with the time left."""
+    """Plain lines, and on a terminal a progress bar with the time left; ``quiet`` says nothing at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.console = Console(stderr=True, highlight=False)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
         self.bars = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
@@ -23,18 +26,20 @@ class ConsoleTeller(api.Teller):
         self.what = ""
 
     def __enter__(self) -> ConsoleTeller:
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.quiet:
             self.bars.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.bars.stop()
+        if self.bars.live.is_started:  # stopping what never started would print an empty line
+            self.bars.stop()
 
     def tell(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
+        if not self.quiet:
+            self.console.print(line, markup=False, soft_wrap=True)
 
     def progress(self, what: str, done: int, total: int) -> None:
-        if not self.console.is_terminal:
+        if self.quiet or not self.console.is_terminal:
             return
         if what != self.what:
             if self.task is not None:
@@ -56,8 +61,15 @@ def seconds(text: str) -> float:
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
-def closing(run: api.Run, elapsed: float) -> None:
+def closing(run: api.Run, elapsed: float, as_json: bool = False) -> None:
     """What came out, and what to do next."""
+    if as_json:
+        print(
+            json.dumps(
+                {**asdict(run), "folder": str(run.folder), "seconds": round(elapsed, 1)}, ensure_ascii=False
+            )
+        )
+        return
     console = Console(highlight=False)
     if run.accuracy is None:
         headline = f"accuracy not known: measured on {run.measured_on}"

@@ -1,33 +1,80 @@
-"""Pictures to classes and probabilities, by a saved model."""
+"""Pictures to classes and probabilities, by a saved model.
+
+Legend: n pictures, K classes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from handful.augment.views import to_input
 from handful.data.images import decode
 from handful.data.manifest import pictures_below
 from handful.engine.evaluate import evaluating
-from handful.export import load_model
+from handful.export import Saved, load_model
 from handful.types import UsageError
 
+Progress = Callable[[int, int], None]
 
-def predict(
-    run: str | Path, pictures: Sequence[str | Path], *, batch: int = 64
-) -> tuple[list[tuple[str, str, float]], list[tuple[str, str]]]:
-    """Class and probability of pictures (files, or folders that are searched).
 
-    Returns:
-        (file, class, probability) in the order given, and (file, reason) of those that cannot be read.
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of files.
+
+    Attributes:
+        files: those that could be read, in the order given.
+        rows: where they stand among the files that were asked about.
+        p: calibrated probabilities [n, K].
+        bad: (file, reason) of the others.
+    """
+
+    files: tuple[Path, ...]
+    rows: tuple[int, ...]
+    p: Tensor
+    bad: tuple[tuple[str, str], ...]
+
+
+def classify(
+    saved: Saved, files: Sequence[Path], *, batch: int = 64, progress: Progress | None = None
+) -> Answers:
+    """Probabilities of picture files, decoded as the training pictures were."""
+    rows: list[int] = []
+    bad: list[tuple[str, str]] = []
+    parts = [torch.empty(0, len(saved.classes))]
+    for first in range(0, len(files), batch):
+        arrays = []
+        for row, file in enumerate(files[first : first + batch], first):
+            try:
+                arrays.append(decode(file, saved.store["channels"], saved.store["side"]))
+                rows.append(row)
+            except ValueError as error:
+                bad.append((str(file), str(error)))
+        if arrays:
+            parts.append(probabilities(saved, torch.from_numpy(np.stack(arrays))))
+        if progress:
+            progress(min(first + batch, len(files)), len(files))
+    return Answers(tuple(files[row] for row in rows), tuple(rows), torch.cat(parts), tuple(bad))
+
+
+def probabilities(saved: Saved, x: Tensor, *, batch: int = 64) -> Tensor:
+    """Calibrated probabilities [n, K] of stored pictures: uint8 [n, C, side, side], see ``saved.store``."""
+    with evaluating(saved.classifier) as model:
+        parts = [model(to_input(some, saved.classifier.spec)).logits.softmax(1) for some in x.split(batch)]
+    return torch.cat([torch.empty(0, len(saved.classes)), *parts])
+
+
+def picture_files(pictures: Sequence[str | Path]) -> list[Path]:
+    """Files, and those in folders.
 
     Raises:
-        UsageError: no such run or no pictures.
+        UsageError: one is not there, or there are none.
     """
-    saved = load_model(run)
     files: list[Path] = []
     for item in map(Path, pictures):
         if item.is_dir():
@@ -38,23 +85,27 @@ def predict(
             raise UsageError("there is no such file", file=item, fix="check the path")
     if not files:
         raise UsageError("no pictures were given", fix="handful predict RUN picture.jpg folder/ …")
-    good: list[tuple[str, str, float]] = []
-    bad: list[tuple[str, str]] = []
-    with evaluating(saved.classifier) as model:
-        for first in range(0, len(files), batch):
-            names, arrays = [], []
-            for file in files[first : first + batch]:
-                try:
-                    arrays.append(decode(file, saved.store["channels"], saved.store["side"]))
-                    names.append(str(file))
-                except ValueError as error:
-                    bad.append((str(file), str(error)))
-            if arrays:
-                p = model(to_input(torch.from_numpy(np.stack(arrays)), saved.classifier.spec)).logits.softmax(
-                    1
-                )
-                confidence, label = p.max(1)
-                good += [
-                    (n, saved.classes[k], float(c)) for n, k, c in zip(names, label.tolist(), confidence)
-                ]
-    return good, bad
+    return files
+
+
+def predict(
+    run: str | Path, pictures: Sequence[str | Path], *, batch: int = 64, progress: Progress | None = None
+) -> tuple[list[tuple[str, str, float]], list[tuple[str, str]]]:
+    """Class and probability of pictures (files, or folders that are searched).
+
+    The class is "none of these" where the probability of the best one is below the run's threshold.
+
+    Args:
+        run: a run's folder, or a file of ``handful export --format safetensors``.
+
+    Returns:
+        (file, class, probability) in the order given, and (file, reason) of those that cannot be read.
+
+    Raises:
+        UsageError: no such run or no pictures.
+    """
+    saved = load_model(run)
+    found = classify(saved, picture_files(pictures), batch=batch, progress=progress)
+    best, label = (x.tolist() for x in found.p.max(1)) if len(found.p) else ([], [])
+    good = [(str(file), saved.answer(k, p), p) for file, k, p in zip(found.files, label, best)]
+    return good, list(found.bad)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from handful.data.manifest import Manifest
 from handful.deliver.book import Run, RunBook, versions
-from handful.export import save_model
+from handful.deliver.card import model_card
+from handful.deliver.reject import threshold
+from handful.export import NONE, save_model
 from handful.files import write_atomic
 from handful.recipes.auto import Outcome, Validation
+from handful.recipes.curve import OwnCurve
+from handful.recipes.pseudo_audit import PseudoLabels
 from handful.recipes.task import Task
-from handful.report.build import summarise
+from handful.report.build import Issue, summarise
 from handful.report.page import write as write_page
 
 
@@ -28,13 +33,22 @@ def write_results(
     test: Tensor,
     unreadable: list[tuple[str, str]],
     name: str,
+    *,
+    curve: OwnCurve | None = None,
+    pseudo: PseudoLabels | None = None,
+    issues: Sequence[Issue] = (),
+    tested: Mapping[str, float] | None = None,
 ) -> None:
     """Model, predictions, summary, report; ``run.toml`` last, so that a run counts as finished only with all."""
     folder = book.path.parent
+    images, trial = task.images, outcome.trials[outcome.chosen]
+    reject = threshold(trial.logits, trial.truth, outcome.temperature)
     digest = save_model(
-        folder, outcome.fitted.classifier, task.classes, task.images.channels, task.images.side
+        folder, outcome.fitted.classifier, task.classes, images.channels, images.side, reject=reject
     )
-    write_atomic(folder / "predictions.csv", _predictions(outcome, manifest, task, test))
+    rows = torch.cat([task.unlabelled, test])
+    answers = outcome.probabilities(rows) if len(rows) else torch.empty(0, task.n_classes)
+    write_atomic(folder / "predictions.csv", predictions(manifest, rows, answers, float(reject["threshold"])))
     summary = summarise(
         task,
         outcome,
@@ -51,23 +65,34 @@ def write_results(
         counts=manifest.counts(),
         versions=versions(),
         seed=book.options.seed,
+        curve=curve,
+        pseudo=pseudo,
+        issues=issues,
+        reject=reject,
+        tested=tested,
     )
     summary.save(folder / "summary.json")
+    write_atomic(
+        folder / "model-card.md", model_card(summary, outcome.fitted.classifier.backbone_config, reject)
+    )
     write_page(summary, folder / "report.html")
     shutil.rmtree(folder / "stages", ignore_errors=True)
     interval = summary.headline_interval
     book.finish(Run(folder, outcome.chosen, summary.headline_accuracy, interval, summary.measured_on))
 
 
-def _predictions(outcome: Outcome, manifest: Manifest, task: Task, test: Tensor) -> str:
-    """CSV of the unlabelled and the test pictures: path, split, label, probability."""
+def predictions(manifest: Manifest, rows: Tensor, p: Tensor, reject: float) -> str:
+    """CSV of the unlabelled and the test pictures: path, split, label, calibrated probability, best class.
+
+    ``label`` is the best class, or "none of these" where its probability is below ``reject``.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["path", "split", "label", "probability"])
-    rows = torch.cat([task.unlabelled, test])
+    table.writerow(["path", "split", "label", "probability", "best"])
     if len(rows):
-        p = outcome.probabilities(rows)
-        confidence, label = p.max(1)
-        for row, k, c in zip(rows.tolist(), label.tolist(), confidence.tolist()):
-            table.writerow([manifest.paths[row], manifest.splits[row], manifest.classes[k], f"{c:.4f}"])
+        confidence, best = p.max(1)
+        for row, k, c in zip(rows.tolist(), best.tolist(), confidence.tolist()):
+            name = manifest.classes[k]
+            label = NONE if c < reject else name
+            table.writerow([manifest.paths[row], manifest.splits[row], label, f"{c:.4f}", name])
     return text.getvalue()

@@ -10,20 +10,15 @@ from torch import Tensor, nn
 
 from handful.augment.views import to_input
 from handful.data.images import Images
+from handful.models.modes import evaluation
 from handful.types import InputSpec
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """The model in evaluation mode without gradients; every module's mode is put back afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield model
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluation(model), torch.inference_mode():
+        yield model
 
 
 def predict(

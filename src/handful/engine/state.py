@@ -47,6 +47,13 @@ class State:
     stage: str = "train"
     precision: Precision = Precision()
 
+    def advance(self, role: str) -> None:
+        """One step of ``role``'s optimiser, at this step's learning rates."""
+        for group in self.optimizers[role].param_groups:
+            asleep = self.step < group.get("from_step", 0)  # gradual unfreezing
+            group["lr"] = 0.0 if asleep else group["base_lr"] * self.schedule(self.step)
+        self.optimizers[role].step()
+
     def state_dict(self) -> dict[str, Any]:
         """A tree of dictionaries, lists, tensors and numbers."""
         return {

@@ -1,8 +1,9 @@
-"""The one stock update: loss, gradient, step."""
+"""The one stock update (loss, gradient, step), and how a method brings another."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -27,13 +28,26 @@ def descend(
             state.optimizers[role].zero_grad(set_to_none=True)
         loss.total.backward()
         for role in trains:
-            for group in state.optimizers[role].param_groups:
-                asleep = state.step < group.get("from_step", 0)  # gradual unfreezing
-                group["lr"] = 0.0 if asleep else group["base_lr"] * state.schedule(state.step)
-            state.optimizers[role].step()
+            state.advance(role)
         for act in after:
             act(state)
         return {"loss": loss.total.detach(), **loss.terms}
+
+    return update
+
+
+def update_of(method: Any, after: Sequence[Callable[[State], None]] = ()) -> Update:
+    """What a step of ``method`` is: its own ``update`` where it brings one, else descent on it for the roles
+    that it ``trains``; then each of ``after`` in order."""
+    own = getattr(method, "update", None)
+    if own is None:
+        return descend(method, getattr(method, "trains", ("student",)), after)
+
+    def update(state: State, batch: Batch) -> dict[str, Tensor]:
+        scalars: dict[str, Tensor] = own(state, batch)
+        for act in after:
+            act(state)
+        return scalars
 
     return update
 

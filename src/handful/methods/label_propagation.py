@@ -35,6 +35,8 @@ class LabelPropagation:
         C: of both regressions: the one that gives the opinion, and the one that learns the propagated labels.
         keep: pictures of the graph whose propagated label is learnt, as a share, the surest of each class first.
         cap: the propagated labels together weigh as much as this many labels a class, at most; 0 for no limit.
+        share: of the regression on the labelled pictures alone in the head's logits; the rest is the one that
+            learnt the propagated labels. A hedge: with many labels a class the first is the better of the two.
     """
 
     neighbours: int = 10
@@ -45,6 +47,7 @@ class LabelPropagation:
     C: float = 10.0
     keep: float = 1.0
     cap: float = 256.0
+    share: float = 0.0
     uses_unlabelled = True
 
     def fit(
@@ -71,7 +74,13 @@ class LabelPropagation:
         if leave_out is not None:
             weight[leave_out] = 0
         used = weight > 0
-        return LogisticRegression(self.C).fit_soft(nodes[used], target[used], weight[used])
+        head = LogisticRegression(self.C).fit_soft(nodes[used], target[used], weight[used])
+        if self.share:
+            plain = LogisticRegression(self.C).fit(nodes[seeds], y, n_classes)
+            with torch.no_grad():  # logits are linear in the weights: one head says what the two say together
+                for mixed, alone in zip(head.parameters(), plain.parameters(), strict=True):
+                    mixed.lerp_(alone, self.share)
+        return head
 
     def opinion(self, nodes: Tensor, seeds: Tensor, y: Tensor, n_classes: int) -> Tensor | None:
         """Class probabilities [N, K] by a regression on the labelled nodes; None where ``prior`` is 0."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ from handful.data.split import folds as deal
 from handful.engine.checkpoint import read, write
 from handful.losses.classify import fit_temperature
 from handful.recipes.choice import EVIDENCE_FROM, PriorTable, Verdict, decide, prior_table
-from handful.recipes.table import Recipe, candidates, changed, find, label, small_training
+from handful.recipes.table import Recipe, candidates, changed, find, label, usual_space
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import NO_UNLABELLED, Training
+from handful.recipes.train import NO_UNLABELLED, Training, small_training
 from handful.recipes.transfer import tuning
+from handful.statistics import paired_difference
 from handful.types import UsageError
 
 CHEAP_REPEATS = 5  # of the cross-validation of candidates that take seconds
@@ -50,7 +51,11 @@ class Trial:
 
 @dataclass
 class Outcome:
-    """The classifier that ships and the story of how it was chosen."""
+    """The classifier that ships and the story of how it was chosen.
+
+    Attributes:
+        twin: key of the trial that did the same as an asked-for recipe with the labelled pictures alone.
+    """
 
     fitted: Fitted
     chosen: str
@@ -58,6 +63,20 @@ class Outcome:
     verdict: Verdict | None = None
     n_folds: int = 0
     temperature: float = 1.0
+    twin: str = ""
+
+    def help_of_unlabelled(self) -> str:
+        """A sentence: did the unlabelled pictures help, by the same held-out pictures as the twin?"""
+        with_them, without = self.trials[self.chosen].right, self.trials[self.twin].right
+        assert with_them is not None and without is not None
+        repeats = min(len(with_them), len(without))
+        gain = paired_difference(with_them[:repeats], without[:repeats])
+        low, high = gain.interval
+        words = "helped" if low > 0 else "hurt" if high < 0 else "may have helped or hurt"
+        return (
+            f"the unlabelled pictures {words}: {self.chosen} lies {100 * gain.value:+.1f} points from {self.twin}, "
+            f"which had none (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
+        )
 
     def probabilities(self, rows: Tensor) -> Tensor:
         """Calibrated class probabilities of pictures by row number: [n, K]."""
@@ -79,6 +98,7 @@ def choose(
     seconds: float = 300.0,
     validation: Validation | None = None,
     only: tuple[str, str] | None = None,
+    among: Sequence[tuple[str, str]] = (),
     method: Any = None,
     training: Mapping[str, Any] | None = None,
     prior: PriorTable | None = None,
@@ -89,7 +109,9 @@ def choose(
     Args:
         seconds: for everything, from ``started`` on; networks share what the cheap candidates leave of it.
         validation: pictures to choose by; without, repeated stratified cross-validation on the labelled ones.
-        only: (recipe, space): no choice, just this one, measured in the same way.
+        only: (recipe, space): no choice, just this one, measured in the same way; where it learns from unlabelled
+            pictures, so is its labelled-only twin, with the same time or steps.
+        among: the candidates; by default those that ``recipes.table`` names for such pictures.
         method, training: overrides for ``only``.
         prior: what is known from other data sets; by default the table that ships with handful.
         started: when the run began (``time.perf_counter``); by default now.
@@ -104,30 +126,38 @@ def choose(
     can_measure = validation is not None or rarest >= 2
     counts = validation is not None or rarest >= EVIDENCE_FROM
     kind = "photo" if task.photographs else "small"
-    pairs = [only] if only else candidates(task)
+    pairs = [only, *twin_of(*only, task)] if only else list(among) or candidates(task)
     trials = {label(*pair): Trial(*pair, find(pair[0])) for pair in pairs}
     usable = {k: t for k, t in trials.items() if len(task.unlabelled) or not t.recipe.uses_unlabelled}
-    if only and not usable:
+    if only and label(*only) not in usable:
         raise UsageError(
             NO_UNLABELLED, fix="put pictures without labels into unlabeled/, or choose another --recipe"
         )
     costly = [trial for trial in usable.values() if trial.recipe.trains]
     runs = len(costly) * (n_folds if can_measure else 0) + 1
 
+    def left() -> float:
+        """Seconds that there are still, less a reserve for predictions and the report."""
+        return max(0.0, RESERVE * seconds - (time.perf_counter() - started))
+
     def share() -> float:
-        """Seconds for each training run: what the cheap candidates left, less a reserve for predictions."""
-        left = RESERVE * seconds - (time.perf_counter() - started)
+        """Seconds for each training run: what the cheap candidates left."""
+        return float(workshop.planned("seconds per training run", lambda: parallel.first_says(left() / runs)))
+
+    def last() -> float:
+        """Seconds for training what ships: all that is left; with a validation part it is trained already."""
+        if validation is not None:
+            return share()
         return float(
-            workshop.planned("seconds per training run", lambda: parallel.first_says(max(0.0, left / runs)))
+            workshop.planned(
+                "seconds of the last training run", lambda: parallel.first_says(max(share(), left()))
+            )
         )
 
-    def options(trial: Trial) -> dict[str, Any]:
+    def options(trial: Trial, given: Callable[[], float] = share) -> dict[str, Any]:
+        trains = {"seconds": given() if trial.recipe.trains else 0.0, **(training or {})}
         return recipe_options(
-            task,
-            trial.name,
-            trial.on,
-            {"seconds": share() if trial.recipe.trains else 0.0, **(training or {})},
-            method,
+            task, trial.name, trial.on, trains, method if trial.name == pairs[0][0] else None
         )
 
     def verdict() -> Verdict:
@@ -161,15 +191,24 @@ def choose(
     trial = trials[chosen]
     begin = time.perf_counter()
     workshop.tell(f"training {chosen} on all {len(task.labelled)} labelled pictures")
-    fitted = trial.recipe.run(task, workshop, on=trial.on, **options(trial), stage=trial.name)
+    fitted = trial.recipe.run(task, workshop, on=trial.on, **options(trial, last), stage=trial.name)
     trial.seconds += time.perf_counter() - begin
     outcome = Outcome(fitted, chosen, trials, final, n_folds)
+    if only and len(pairs) > 1 and trial.right is not None:
+        outcome.twin = label(*pairs[1])
+        workshop.tell(outcome.help_of_unlabelled())
     errors = trial.right is not None and not trial.right[0].all()
     # without an error the likeliest temperature is 0: a dozen right answers would make the model certain of all
     if errors and trial.logits is not None and trial.truth is not None:
         outcome.temperature = fit_temperature(trial.logits, trial.truth)
         fitted.classifier.temperature.fill_(outcome.temperature)
     return outcome
+
+
+def twin_of(name: str, on: str, task: Task) -> list[tuple[str, str]]:
+    """The (recipe, space) that does the same with the labelled pictures alone, where there is one."""
+    twin = find(name).labelled_only
+    return [(twin, usual_space(twin, task) if twin == "supervised" else on)] if twin else []
 
 
 def recipe_options(

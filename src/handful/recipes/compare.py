@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from handful import __version__, machine
+from handful.augment.named import with_policies
 from handful.data.images import Images
 from handful.data.split import draw, folds
 from handful.engine.interrupt import requested
@@ -38,7 +39,7 @@ from handful.recipes.auto import choose, recipe_options
 from handful.recipes.choice import prior_table
 from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, digest
+from handful.recipes.train import STEPS, Training, digest
 from handful.statistics import balanced_accuracy, expected_calibration_error
 from handful.types import HandfulError, Interrupted, UsageError
 
@@ -191,6 +192,7 @@ def parse(text: str, **rest: Any) -> Contender:
             fix = "write it as RECIPE:training.steps=40,method.threshold=0.9"
             raise UsageError(f"'{item}' in '{text}' is not a setting", fix=fix)
         changes[part][name.replace("-", "_")] = _value(value.strip())
+    changes["method"] = with_policies(changes["method"])
     return Contender(recipe.strip(), on.strip(), **changes, **rest).checked()
 
 
@@ -494,7 +496,7 @@ class _Bench:
         cell.seconds = round(time.perf_counter() - begin, 3)
         cell.peak_memory = machine.peak_memory()
         given = int(contender.training.get("steps", 0))
-        cell.steps = given or sum(v for k, v in plan.items() if k.startswith("steps of "))
+        cell.steps = given or sum(v for k, v in plan.items() if k.startswith(STEPS))
 
 
 def _fit(contender: Contender, task: Task, workshop: Workshop, name: str) -> tuple[Fitted, str]:

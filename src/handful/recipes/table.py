@@ -14,11 +14,14 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from handful.methods.label_propagation import LabelPropagation
+from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.probe import ClassMean, LogisticRegression, Neighbours
 from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.supervised import Supervised
+from handful.recipes.matching import KINDS, matching
+from handful.recipes.self_training import META, meta_pseudo_labels, substage
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, train_network
+from handful.recipes.train import Training, small_training, train_network
 from handful.recipes.transfer import fine_tune, probe, propagate, teacher_for, teacher_targets
 from handful.types import UsageError
 
@@ -26,7 +29,6 @@ T = TypeVar("T")
 TAUGHT: dict[str, Any] = {"threshold": 0.0}  # a teacher's labels are used all
 UNTAUGHT: dict[str, Any] = {"threshold": 0.9, "ramp_steps": 200}
 ROUNDS = 2  # students of self-training
-SMALL = Training(backbone="small-resnet", max_steps=300)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Recipe:
         method: the dataclass whose fields are ``--method.…`` on the command line.
         defaults: fields of ``method`` that this recipe sets otherwise.
         labelled_only: the recipe that does the same with the labelled pictures alone: its fair baseline.
+        taught: it learns from the labels that label propagation gives the unlabelled pictures.
     """
 
     title: str
@@ -53,6 +56,7 @@ class Recipe:
     least_seconds: float = 0.0
     defaults: Mapping[str, Any] = field(default_factory=dict)
     labelled_only: str = ""
+    taught: bool = False
 
     def make(self, **changes: Any) -> Any:
         """The recipe's method with some fields changed.
@@ -90,12 +94,6 @@ def _propagate(
     return propagate(task, workshop, on=on, method=method)
 
 
-def small_training(task: Task, **changes: object) -> Training:
-    """How small networks are trained from scratch; Conv-4 for tiny pictures, the residual net for others."""
-    tiny = task.images.side <= 16
-    return replace(SMALL, **{"backbone": "conv-4" if tiny else SMALL.backbone, **changes})  # type: ignore[arg-type]
-
-
 def scratch(
     task: Task,
     workshop: Workshop,
@@ -127,10 +125,8 @@ def self_training(
     training = replace(training, seconds=training.seconds / ROUNDS)
     targets = teacher_targets(task, workshop, on=on, method=teacher_for(on))
     for number in range(1, ROUNDS + 1):
-        # "pseudo-label/0.1" becomes "pseudo-label-1/0.1": every round is a stage of its own
-        name, slash, fold = stage.partition("/")
         student = train_network(
-            task, workshop, method, training, stage=f"{name}-{number}{slash}{fold}", teacher=targets
+            task, workshop, method, training, stage=substage(stage, str(number)), teacher=targets
         )
         targets = student.logits(task.unlabelled).softmax(1)
     return student
@@ -185,7 +181,13 @@ RECIPES: dict[str, Recipe] = {
     "nearest-mean": Recipe("nearest class mean", False, False, partial(_head, ClassMean), ClassMean),
     "knn": Recipe("nearest neighbours", False, False, partial(_head, Neighbours), Neighbours),
     "propagation": Recipe(
-        "label propagation + regression", True, False, _propagate, LabelPropagation, labelled_only="logistic"
+        "label propagation + regression",
+        True,
+        False,
+        _propagate,
+        LabelPropagation,
+        labelled_only="logistic",
+        taught=True,
     ),
     "supervised": Recipe("small network from scratch", False, True, scratch, Supervised, 3),
     "pseudo-label": Recipe(
@@ -197,9 +199,33 @@ RECIPES: dict[str, Recipe] = {
         3,
         TAUGHT,
         "supervised",
+        taught=True,
     ),
     "pseudo-label-self": Recipe(
         "small network, its own pseudo-labels", True, True, own_labels, PseudoLabel, 3, UNTAUGHT, "supervised"
+    ),
+    **{
+        name: Recipe(
+            f"small network, {kind.title}",
+            True,
+            True,
+            partial(matching, name),
+            kind.method,
+            3,
+            kind.defaults,
+            "supervised",
+        )
+        for name, kind in KINDS.items()
+    },
+    "mpl": Recipe(
+        "small network, Meta Pseudo Labels",
+        True,
+        True,
+        meta_pseudo_labels,
+        MetaPseudoLabels,
+        3,
+        META,
+        "supervised",
     ),
     "fine-tune": Recipe("fine-tuning", False, True, tune, Supervised, 20),
     "fine-tune-pseudo": Recipe(
@@ -211,6 +237,7 @@ RECIPES: dict[str, Recipe] = {
         20,
         TAUGHT,
         "fine-tune",
+        taught=True,
     ),
 }
 
@@ -242,7 +269,7 @@ def usual_space(name: str, task: Task) -> str:
 def candidates(task: Task) -> list[tuple[str, str]]:
     """(recipe, space) pairs for the automatic choice, cheapest first."""
     cheap = [(name, on) for on in spaces_for(task) for name, r in RECIPES.items() if not r.trains]
-    costly = ["fine-tune", "fine-tune-pseudo"] if task.photographs else ["supervised", "pseudo-label"]
+    costly = ["fine-tune", "fine-tune-pseudo"] if task.photographs else ["supervised", "fixmatch"]
     return cheap + [(name, spaces_for(task)[0]) for name in costly]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from handful import parallel
-from handful.augment.views import Plain, Strong, View, Weak
+from handful.augment.named import make
+from handful.augment.views import View
 from handful.data.stream import TrainStream
 from handful.engine import checkpoint, schedule
 from handful.engine.evaluate import predict
 from handful.engine.fit import fit
 from handful.engine.state import Precision, State
-from handful.engine.update import average, descend, freeze_norms
+from handful.engine.update import average, freeze_norms, update_of
 from handful.machine import has_fast_bf16
 from handful.models.backbones import create, family, layer_groups
 from handful.models.classifier import Classifier
@@ -53,6 +54,8 @@ class Training:
         ema: decay of the moving average that is kept; 0 keeps the last weights.
         size: input side in pixels; 0 takes the backbone's or the pictures' own.
         head: "linear", or "cosine" (Gidaris & Komodakis 2018).
+        start: of the consistency recipes: weights from a student of label propagation ("propagation"), from
+            the labelled pictures alone ("supervised"), or "random".
     """
 
     backbone: str = "small-resnet"
@@ -72,9 +75,15 @@ class Training:
     ema: float = 0.99
     size: int = 0
     head: str = "linear"
+    start: str = "propagation"
 
     def __post_init__(self) -> None:
-        for name, known in {"optimizer": ("sgd", "adamw"), "head": ("linear", "cosine")}.items():
+        choices = {
+            "optimizer": ("sgd", "adamw"),
+            "head": ("linear", "cosine"),
+            "start": ("propagation", "supervised", "random"),
+        }
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"there is no {name} '{getattr(self, name)}'", fix=" or ".join(known))
         for name, least in {"batch": 1, "steps": 0, "max_steps": 0, "ratio": 0, "unfreeze_every": 0}.items():
@@ -83,7 +92,15 @@ class Training:
 
 
 MIN_STEPS = 20
+STEPS, FOLD_STEPS = "steps of ", "steps in a fold of "  # names in a run's plan
+SMALL = Training(backbone="small-resnet", max_steps=300)
 NO_UNLABELLED = "this recipe learns from unlabelled pictures, and there are none"
+
+
+def small_training(task: Task, **changes: object) -> Training:
+    """How small networks are trained from scratch; Conv-4 for tiny pictures, the residual net for others."""
+    tiny = task.images.side <= 16
+    return replace(SMALL, **{"backbone": "conv-4" if tiny else SMALL.backbone, **changes})  # type: ignore[arg-type]
 
 
 def train_network(
@@ -94,6 +111,7 @@ def train_network(
     *,
     stage: str,
     start: Callable[[nn.Module], None] | None = None,
+    origin: str = "",
     teacher: Tensor | None = None,
 ) -> Fitted:
     """Train ``training.backbone`` by ``method`` on the task.
@@ -101,6 +119,8 @@ def train_network(
     Args:
         stage: names the stage in the log, the plan and the run's folder.
         start: puts initial weights into the fresh network (a solved head, another stage's result).
+        origin: a fingerprint of those weights, where the other arguments do not decide them: with another one,
+            the stage is another.
         teacher: probabilities [m, K] for ``task.unlabelled``; they reach the method as ``target``.
 
     Raises:
@@ -118,7 +138,8 @@ def train_network(
     elif not training.size:
         spec["size"] = task.images.side
     inputs = map(digest, (task.labelled, task.y, task.unlabelled, teacher))
-    name = f"{stage}-{key(task.images.fingerprint, *inputs, method, training, task.seed):016x}"
+    origins = [origin] if origin else []
+    name = f"{stage}-{key(task.images.fingerprint, *inputs, method, training, task.seed, *origins):016x}"
     folder = workshop.folder / "stages" / name
     done = folder / "done.safetensors"
 
@@ -155,26 +176,35 @@ def _run(
     folder: Path,
     teacher: Tensor | None,
 ) -> nn.Module:
-    network = network.to(workshop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    groups = layer_groups(network)
     models: dict[str, nn.Module] = {"student": network}
+    models |= extra_roles(method, network, task.n_classes, task.unlabelled)
+    for role, model in models.items():
+        models[role] = model.to(workshop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained = getattr(method, "trains", ("student",))
     if training.ema:
         models["average"] = EMA(network, training.ema)
     state = State(
         models=models,
-        optimizers={"student": _optimizer(training, network, groups)},
+        optimizers={role: _optimizer(training, models[role]) for role in trained},
         seed=task.seed,
         stage=stage,
         precision=choose_precision(network, workshop),
     )
-    models["student"] = parallel.wrap(network)
-    if workshop.compile:
-        models["student"] = torch.compile(models["student"])  # type: ignore[assignment]
+    followers = [role for role, module in models.items() if isinstance(module, EMA)]
+    for role in trained:
+        models[role].train()
+        if training.freeze_norms:
+            freeze_norms(models[role])
+        models[role] = parallel.wrap(models[role])
+        if workshop.compile:
+            models[role] = torch.compile(models[role])  # type: ignore[assignment]
+    mixing = getattr(method, "mixing", None)
     stream = TrainStream(
         images=task.images,
         spec=network.spec,  # type: ignore[arg-type]
         labelled=task.labelled,
-        y=task.y,
+        y=torch.nn.functional.one_hot(task.y, task.n_classes).float() if mixing else task.y,
+        mixing=mixing,
         views={name: make_view(kind, task) for name, kind in method.views.items()},
         batch=training.batch,
         unlabelled=task.unlabelled,
@@ -184,17 +214,15 @@ def _run(
         stage=stage,
         device=workshop.device,
     )
-    update = descend(method, after=[average()] if training.ema else [])
-    models["student"].train()
-    if training.freeze_norms:
-        freeze_norms(network)
+    update = update_of(method, after=[average(role=role) for role in followers])
     steps = training.steps or workshop.planned(
-        f"steps of {stage.split('/')[0]}",
+        steps_of(stage),
         lambda: _affordable(training, seconds_per_step(state, update, stream)),
     )
     state.schedule = schedule.cosine(steps, int(training.warmup * steps))
-    for group in state.optimizers["student"].param_groups:
-        group["from_step"] = group["rank"] * training.unfreeze_every
+    for optimizer in state.optimizers.values():
+        for group in optimizer.param_groups:
+            group["from_step"] = group["rank"] * training.unfreeze_every
 
     last = folder / "last.safetensors"
     if last.exists():
@@ -230,6 +258,21 @@ def _run(
     return result
 
 
+def steps_of(stage: str) -> str:
+    """Under which name the plan keeps a stage's steps: the folds of a cross-validation share theirs."""
+    name, slash, _ = stage.partition("/")
+    return f"{FOLD_STEPS if slash else STEPS}{name}"
+
+
+def extra_roles(method: Any, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
+    """The modules that a method has beside the student, by role: what it remembers (``memory``), a teacher.
+
+    A method that has any says so by ``roles(network, n_classes, unlabelled)`` (the row numbers of the unlabelled
+    pictures). One that is an ``EMA`` follows the student after each step; the others are the method's own affair.
+    """
+    return method.roles(network, n_classes, unlabelled) if hasattr(method, "roles") else {}
+
+
 def _affordable(training: Training, step_seconds: float) -> int:
     """Steps that fit into the time; every process takes the first one's answer."""
     steps = max(MIN_STEPS, int(training.seconds / parallel.first_says(step_seconds)))
@@ -254,8 +297,8 @@ def seconds_per_step(
             torch.cuda.synchronize()
         durations.append(time.perf_counter() - begin)
     state.load_state_dict(before)
-    for optimizer in state.optimizers.values():
-        if not before["optimizers"]["student"]["state"]:
+    for role, optimizer in state.optimizers.items():
+        if not before["optimizers"][role]["state"]:
             optimizer.state.clear()
     return sorted(durations[warm:])[timed // 2]
 
@@ -273,20 +316,15 @@ def choose_precision(network: nn.Module, workshop: Workshop) -> Precision:
 
 
 def make_view(kind: str, task: Task) -> View:
-    """A view by name. Gray pictures are never mirrored: digits and letters would turn into others."""
-    flip = task.images.channels == 3
-    views: dict[str, View] = {"plain": Plain(), "weak": Weak(flip=flip), "strong": Strong(flip=flip)}
-    if kind not in views:
-        raise UsageError(f"there is no view '{kind}'", fix=f"one of {', '.join(views)}")
-    return views[kind]
+    """A view by its words. Gray pictures are not mirrored unless they say so: digits and letters would turn into
+    others."""
+    return make(kind, flip=task.images.channels == 3)
 
 
-def _optimizer(
-    training: Training, network: nn.Module, groups: list[list[nn.Parameter]]
-) -> torch.optim.Optimizer:
+def _optimizer(training: Training, network: nn.Module) -> torch.optim.Optimizer:
     """Parameter groups from input to head with rates that shrink with depth; none decays on vectors."""
     parameters = []
-    for rank, group in enumerate(reversed(groups)):  # rank 0 is the head
+    for rank, group in enumerate(reversed(layer_groups(network))):  # rank 0 is the head
         lr = training.lr / training.decay_by_depth**rank
         matrices = [p for p in group if p.dim() > 1]
         vectors = [p for p in group if p.dim() <= 1]
@@ -303,8 +341,8 @@ def _optimizer(
                     }
                 )
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=training.lr, foreach=True)
-    return torch.optim.SGD(parameters, lr=training.lr, momentum=0.9, nesterov=True, foreach=True)
+        return torch.optim.AdamW(parameters, lr=training.lr, fused=True)
+    return torch.optim.SGD(parameters, lr=training.lr, momentum=0.9, nesterov=True, fused=True)
 
 
 def digest(x: Tensor | None) -> str:

@@ -102,8 +102,9 @@ def probe(task: Task, workshop: Workshop, *, on: str, method: Any = None) -> Fit
 
 
 def propagation_for(task: Task) -> LabelPropagation:
-    """The default: photographs' features form looser groups than digits' pixels, so labels flow less far."""
-    return LabelPropagation(alpha=0.9, iterations=20) if task.photographs else LabelPropagation()
+    """The default: photographs' features form looser groups than digits' pixels, so labels flow less far, and half
+    of the head is the labelled pictures' own regression (docs/methods/label-propagation.md)."""
+    return LabelPropagation(alpha=0.9, iterations=20, share=0.5) if task.photographs else LabelPropagation()
 
 
 def teacher_for(on: str) -> LabelPropagation | None:

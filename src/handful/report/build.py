@@ -5,18 +5,25 @@ Legend: n pictures, K classes; accuracies are fractions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from handful.data.manifest import SPLITS
 from handful.recipes.auto import Outcome, Trial, Validation
 from handful.recipes.choice import RULE
+from handful.recipes.curve import OwnCurve
+from handful.recipes.pseudo_audit import PseudoLabels
 from handful.recipes.task import Task
-from handful.report.record import ConfusedPair, Summary, Thumb, Tried, curves, read
+from handful.report.record import Audit, ConfusedPair, Problem, Summary, Thumb, Tried, curves, read
+from handful.report.record import OwnCurve as CurveOnPage
 from handful.statistics import (
     accuracy,
     expected_calibration_error,
@@ -27,6 +34,24 @@ from handful.statistics import (
 
 GALLERY = 12  # pictures in a gallery
 FEW_HELD_OUT = 30  # fewer held-out pictures than this make no reliability diagram
+FEW_CHECKED = 10  # a share of fewer pictures than this is not shown
+MOST_ISSUES = 24  # problems shown; all of them stand in issues.csv
+EDGES = (0.0, 0.5, 0.7, 0.9, 0.99, 1.0)  # of confidence, in the audit of pseudo-labels
+
+
+class Issue(Protocol):
+    """What summarise needs to know of a problem in the data."""
+
+    @property
+    def file(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def suggestion(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def other(self) -> str: ...
 
 
 def summarise(
@@ -46,6 +71,11 @@ def summarise(
     counts: Mapping[str, Mapping[str, int]],
     versions: Mapping[str, str],
     seed: int,
+    curve: OwnCurve | None = None,
+    pseudo: PseudoLabels | None = None,
+    issues: Sequence[Issue] = (),
+    reject: Mapping[str, Any] | None = None,
+    tested: Mapping[str, float] | None = None,
 ) -> Summary:
     """Everything that the page shows; test labels are looked at here for the first time."""
     trial = outcome.trials[outcome.chosen]
@@ -53,7 +83,7 @@ def summarise(
     summary = Summary(
         title=f"{name}: {task.n_classes} classes from {len(task.labelled)} labels",
         data_name=name,
-        counts={k: dict(v) for k, v in counts.items() if k},
+        counts=_counts(counts),
         n_labelled=len(task.labelled),
         n_unlabelled=len(task.unlabelled),
         n_validation=len(validation.rows) if validation else 0,
@@ -62,13 +92,17 @@ def summarise(
         decision_rule=RULE
         if outcome.verdict
         else f"No choice was made: --recipe asked for {outcome.chosen}.",
-        tried=_tried(outcome),
+        asked_for=outcome.verdict is None,
+        tried=_tried(outcome, tested or {}),
         curves={k: v for k, v in curves(read(folder / "metrics.jsonl")).items() if "/" not in k},
         mean_pictures=_mean_pictures(task),
         problems=[f"{path}: {reason}" for path, reason in unreadable],
         command=command,
         provenance={
-            **{name: str(value) for name, value in plan.items()},
+            **{
+                name: f"{value:.3g}" if isinstance(value, float) else str(value)
+                for name, value in plan.items()
+            },
             "seed": str(seed),
             "seconds in all": f"{seconds:.0f}",
             "SHA-256 of the weights": digest,
@@ -104,25 +138,50 @@ def summarise(
             summary.confusion_on = "held-out labelled pictures"
     else:
         summary.measured_on = "nothing: with a single label in a class there is nothing to measure on"
-    _reliability(summary, trial, outcome.temperature)
+    if p_test is not None and len(test) >= FEW_HELD_OUT:
+        _reliability(summary, outcome.fitted.logits(test), test_y, outcome.temperature)
+        summary.reliability_on = "the test part"
+    elif trial.logits is not None and trial.truth is not None and len(trial.truth) >= FEW_HELD_OUT:
+        _reliability(summary, trial.logits, trial.truth, outcome.temperature)
+        summary.reliability_on = (
+            "held-out labelled pictures, by which the temperature was set (so a little flattering)"
+        )
+    summary.reject = dict(reject or {})
+    if reject and p_test is not None:
+        low = p_test.amax(1) < reject["threshold"]
+        right_ones = int((low & (p_test.argmax(1) == test_y)).sum())
+        summary.reject |= {"n_test": len(test), "below": int(low.sum()), "below_right": right_ones}
+    if curve:
+        summary.own_curve = _own_curve(replace(curve, name=_title(outcome.trials[curve.name])))
+    if pseudo:
+        summary.audit = _audit(task, pseudo)
+    _issues(summary, task, issues)
     if len(task.unlabelled):
         _least_sure(summary, task, outcome)
     summary.next_steps = _next_steps(summary, task, outcome)
     return summary
 
 
-def _tried(outcome: Outcome) -> list[Tried]:
+def _counts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """Classes and their splits, without the splits that no class has pictures in."""
+    used = [split for split in SPLITS if any(row.get(split) for name, row in counts.items() if name)]
+    return {name: {split: row.get(split, 0) for split in used} for name, row in counts.items() if name}
+
+
+def _tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
     """One row per candidate; differences are to the labelled-only baseline, on the same pictures."""
     verdict = outcome.verdict
-    base = outcome.trials[verdict.baseline] if verdict else None
+    reference = verdict.baseline if verdict else outcome.twin
+    base = outcome.trials[reference] if reference else None
     rows = []
     for key, trial in outcome.trials.items():
         row = Tried(
-            name=f"{trial.recipe.title} ({trial.on})",
+            name=_title(trial),
             uses_unlabelled=trial.recipe.uses_unlabelled,
             seconds=trial.seconds or None,
             chosen=key == outcome.chosen,
-            baseline=bool(verdict and key == verdict.baseline),
+            baseline=key == reference,
+            test_accuracy=tested.get(key),
             note=trial.note,
         )
         if trial.right is not None:
@@ -136,6 +195,11 @@ def _tried(outcome: Outcome) -> list[Tried]:
             row.posterior_mean, row.posterior_sd = verdict.beliefs[key]
         rows.append(row)
     return rows
+
+
+def _title(trial: Trial) -> str:
+    """A candidate's name for people."""
+    return f"{trial.recipe.title} ({trial.on})"
 
 
 def _same_repeats(a: Trial, b: Trial) -> tuple[np.ndarray, np.ndarray]:
@@ -185,13 +249,11 @@ def _mean_pictures(task: Task) -> dict[str, Thumb]:
     return means
 
 
-def _reliability(summary: Summary, trial: Trial, temperature: float) -> None:
-    """Confidence against accuracy on held-out labelled pictures, before and after temperature scaling."""
-    if trial.logits is None or trial.truth is None or len(trial.truth) < FEW_HELD_OUT:
-        return
-    right = (trial.logits.argmax(1) == trial.truth).numpy()
-    before = trial.logits.softmax(1).amax(1).numpy()
-    after = (trial.logits / temperature).softmax(1).amax(1).numpy()
+def _reliability(summary: Summary, z: Tensor, truth: Tensor, temperature: float) -> None:
+    """Confidence against accuracy of logits [n, K], before and after temperature scaling."""
+    right = (z.argmax(1) == truth).numpy()
+    before = z.softmax(1).amax(1).numpy()
+    after = (z / temperature).softmax(1).amax(1).numpy()
     summary.reliability = {
         "before": [(b.confidence, b.accuracy, b.n) for b in reliability_bins(before, right)],
         "after": [(b.confidence, b.accuracy, b.n) for b in reliability_bins(after, right)],
@@ -199,6 +261,76 @@ def _reliability(summary: Summary, trial: Trial, temperature: float) -> None:
         "ece_after": expected_calibration_error(after, right),
         "temperature": temperature,
     }
+
+
+def _own_curve(curve: OwnCurve) -> CurveOnPage:
+    """The measured curve and its forecast, as the page draws and tables it."""
+    f = curve.expected
+    rows = range(len(f.sizes))
+    return {
+        "name": curve.name,
+        "measured": list(zip(curve.sizes, curve.accuracy)),
+        "expected": [(f.sizes[i], float(f.mean[i]), float(f.low[i]), float(f.high[i])) for i in rows],
+        "more": [(curve.more(i), *curve.gain(i)) for i in rows if i],
+        "advice": re.sub(r"(?<!\w)-(?=\d)", "\u2212", curve.advice()),
+    }
+
+
+def _audit(task: Task, pseudo: PseudoLabels) -> Audit:
+    """How many pseudo-labels of which confidence; how right, going by labelled pictures treated alike."""
+    confidence, guess = pseudo.p.max(1)
+    used = confidence >= pseudo.threshold
+    audit: Audit = {
+        "n_unlabelled": len(confidence),
+        "n_used": int(used.sum()),
+        "threshold": pseudo.threshold,
+        "note": pseudo.note,
+    }
+    if used.any():
+        audit["mean_confidence"] = float(confidence[used].mean())
+    sure, said, right = torch.empty(0), torch.empty(0), torch.empty(0)
+    if pseudo.checked is not None and pseudo.truth is not None:
+        sure, said = pseudo.checked.max(1)
+        kept = sure >= pseudo.threshold
+        sure, said, right = sure[kept], said[kept], (said == pseudo.truth)[kept].double()
+        if len(right):
+            estimate = accuracy(right.numpy())
+            audit |= {"accuracy": estimate.value, "interval": estimate.interval, "n_checked": len(right)}
+
+    def share(which: Tensor) -> float | None:
+        return float(right[which].mean()) if int(which.sum()) >= FEW_CHECKED else None
+
+    audit["bins"] = []
+    for low, high in pairwise(EDGES):
+        last = high == EDGES[-1]
+        inside = used & (confidence >= low) & ((confidence <= high) if last else (confidence < high))
+        known = (sure >= low) & ((sure <= high) if last else (sure < high))
+        if inside.any():
+            audit["bins"].append((low, high, int(inside.sum()), share(known)))
+    audit["per_class"] = {
+        name: (int((used & (guess == k)).sum()), share(said == k)) for k, name in enumerate(task.classes)
+    }
+    return audit
+
+
+def _issues(summary: Summary, task: Task, issues: Sequence[Issue]) -> None:
+    """Counts by kind, and the first problems with their pictures; of each kind some, so that one cannot hide the
+    others."""
+    kinds: dict[str, list[Issue]] = {}
+    for issue in issues:
+        kinds.setdefault(issue.kind, []).append(issue)
+    summary.n_issues = {kind: len(some) for kind, some in kinds.items()}
+    room = MOST_ISSUES // max(1, len(kinds))
+    wanted = [issue for some in kinds.values() for issue in some[:room]]
+    files = {name for issue in wanted for name in (issue.file, issue.other)}
+    rows = {name: row for row, name in enumerate(task.images.names) if name in files}
+    for issue in wanted:
+        thumbs = [
+            Thumb(task.images.take(torch.tensor([rows[name]]))[0].numpy(), caption=name)
+            for name in (issue.file, issue.other)
+            if name in rows
+        ]
+        summary.issues.append(Problem(issue.file, issue.reason, issue.suggestion, issue.kind, thumbs))
 
 
 def _least_sure(summary: Summary, task: Task, outcome: Outcome) -> None:
@@ -219,6 +351,12 @@ def _least_sure(summary: Summary, task: Task, outcome: Outcome) -> None:
 
 def _next_steps(summary: Summary, task: Task, outcome: Outcome) -> list[str]:
     steps = []
+    if summary.issues or summary.problems:
+        steps.append(
+            "Look through the problems found in the data, below: a wrong label among few costs most."
+        )
+    if summary.own_curve:
+        steps.append(summary.own_curve["advice"])
     rarest = int(torch.bincount(task.y, minlength=task.n_classes).min())
     names = [task.classes[k] for k in range(task.n_classes) if int((task.y == k).sum()) == rarest]
     if rarest < 4:
@@ -229,12 +367,12 @@ def _next_steps(summary: Summary, task: Task, outcome: Outcome) -> list[str]:
     if summary.least_sure:
         steps.append("Label the pictures below that the model is least sure about; they teach it most.")
     if not len(task.unlabelled):
-        steps.append("Put pictures without labels into unlabeled/: several recipes learn from them.")
+        steps.append("Put pictures without labels into `unlabeled/`: several recipes learn from them.")
     if not summary.n_test:
         low, high = wilson(80, 100)
         steps.append(
-            "Put some labelled pictures into test/<class>/ to get a figure that no choice has touched: with 100 of "
+            "Put some labelled pictures into `test/<class>/` to get a figure that no choice has touched: with 100 of "
             f"them a model that is right 80 % of the time is measured as {100 * low:.0f} to {100 * high:.0f} %."
         )
-    steps.append("Classify new pictures with: handful predict RUN PICTURES…")
+    steps.append("Classify new pictures with: `handful predict RUN PICTURES…`")
     return steps

@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +86,14 @@ class Comparison:
     def sentences(self) -> list[str]:
         """One a recipe that uses unlabelled pictures, at the size where it saves most."""
         best: dict[str, tuple[float, str]] = {}
+        titles = {row.contender: row.title for row in self.rows}
         for row in self.rows:
             if row.saved:
                 ends = {"above": row.saved.largest, "below": 0}
                 share = (row.saved.labels or ends.get(row.saved.beyond, 0)) / row.labels
                 if share > best.get(row.contender, (-1.0, ""))[0]:
-                    best[row.contender] = (share, sentence(row.title, row.saved))
+                    said = replace(row.saved, baseline=titles.get(row.saved.baseline, row.saved.baseline))
+                    best[row.contender] = (share, sentence(row.title, said))
         return [words for _, words in best.values()]
 
     @property
@@ -135,7 +137,7 @@ def analyse(
             rows.append(
                 Row(
                     contender=c.name,
-                    title=titles.get(c.recipe, c.recipe) + (f" ({c.on})" if c.on else ""),
+                    title=_title(c, titles),
                     uses_unlabelled=c.uses_unlabelled,
                     labels=n,
                     n_labels=_mean(m.n_labels for m in mine),
@@ -157,6 +159,13 @@ def analyse(
             )
     told = _forecast(sizes, tables, {r.contender: r.title for r in rows}, rest.get("classes", 1))
     return Comparison(sizes=sizes, seeds=seeds, rows=rows, cells=list(cells), forecast=told, **rest)
+
+
+def _title(c: Contender, titles: Mapping[str, str]) -> str:
+    """For people: the recipe's title, the features it works on, and the settings that differ."""
+    settings = [f"{k} {v}" for k, v in {**c.method, **c.training}.items()]
+    about = ", ".join(filter(None, [c.on, *settings]))
+    return titles.get(c.recipe, c.recipe) + (f" ({about})" if about else "")
 
 
 def _forecast(

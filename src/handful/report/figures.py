@@ -21,6 +21,7 @@ from handful.report.record import Thumb, Tried
 
 WIDTH = 360
 DASHES = ("", "5 3", "2 2", "8 3 2 3", "1 3", "10 4")
+FEW = 10
 MANY = 20
 """A confusion matrix of more classes than this is shown as a list of its worst pairs."""
 
@@ -138,6 +139,51 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str, fract
     return _svg(bottom + 26 + 17 * len(shown), title, body)
 
 
+def own_curve(
+    measured: Sequence[tuple[int, float]], expected: Sequence[tuple[int, float, float, float]]
+) -> Markup:
+    """Accuracy against labels per class (log scale): measured points, then (labels, accuracy, low, high)."""
+    every = [n for n, *_ in (*measured, *expected)]
+    values = [a for _, *rest in (*measured, *expected) for a in rest]
+    if not measured or not expected:
+        return Markup("")
+    first, last = math.log(min(every)), math.log(max(every))
+    marks = _ticks(min(values), max(values))
+    low, high = marks[0], max(marks[-1], max(values))
+    left, right, top, bottom = 46, WIDTH - 14, 10, 190
+
+    def at(n: float, accuracy: float) -> tuple[float, float]:
+        across = (math.log(n) - first) / (last - first) if last > first else 0.5
+        return left + (right - left) * across, bottom - (bottom - top) * (accuracy - low) / (high - low)
+
+    def path(points: Sequence[tuple[float, float]]) -> str:
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*p) for p in points))
+
+    body = []
+    for mark in marks:
+        y = at(min(every), mark)[1]
+        body.append(_line(left, y, right, y, "grid"))
+        body.append(_text(left - 5, y + 4, percent(mark, 0), "tick", "end"))
+    taken = -99.0
+    for n in sorted(set(every)):
+        x = at(n, low)[0]
+        if x - taken >= 24:  # further apart than the numbers are wide
+            body.append(_text(x, bottom + 15, str(n), "tick", "middle"))
+            taken = x
+    body.append(_text((left + right) / 2, bottom + 31, "labels per class", "tick", "middle"))
+    band = [(n, up) for n, _, _, up in expected] + [(n, down) for n, _, down, _ in reversed(expected)]
+    body.append(Markup('<polygon class="band-fill" points="{}"/>').format(path(band)))
+    series = [("c0", "", measured), ("c1", "5 3", [measured[-1], *((n, a) for n, a, _, _ in expected)])]
+    for colour, dash, points in series:
+        text = '<polyline class="{} curve" points="{}" stroke-dasharray="{}"/>'
+        body.append(Markup(text).format(colour, path(points), dash))
+    body += [_circle(*at(*p), 3.5, "c0 dot", f"{p[0]} labels per class: {percent(p[1])}") for p in measured]
+    for n, a, down, up in expected:
+        spoken = f"{n} labels per class: {percent(a)} expected, {percent(down)} to {percent(up)}"
+        body.append(_circle(*at(n, a), 3.5, "c1 dot hollow", spoken))
+    return _svg(bottom + 38, "Accuracy against labels per class, measured and expected", body)
+
+
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
     """Heat cells with counts, row = truth, column = predicted; above 20 classes the most confused pairs.
 
@@ -215,7 +261,8 @@ def confused_bars(matrix: Sequence[Sequence[int]], classes: Sequence[str], top: 
 def reliability(
     before: Sequence[tuple[float, float, int]], after: Sequence[tuple[float, float, int]]
 ) -> Markup:
-    """Accuracy against confidence in bins (confidence, accuracy, n); a larger point holds more pictures."""
+    """Accuracy against confidence in bins (confidence, accuracy, n); a larger point holds more pictures, and bins of
+    fewer than FEW are not joined to the others."""
     left, top, side = 58, 8, 280
 
     def at(c: float, a: float) -> tuple[float, float]:
@@ -234,7 +281,9 @@ def reliability(
     most = max((n for *_, n in (*before, *after)), default=1)
     for i, (name, bins) in enumerate((("before temperature scaling", before), ("after", after))):
         colour, dash = ("c1", "5 3") if i == 0 else ("c0", "")
-        path = " ".join("{:.1f},{:.1f}".format(*at(c, a)) for c, a, _ in bins)
+        path = " ".join(
+            "{:.1f},{:.1f}".format(*at(c, a)) for c, a, n in bins if n >= FEW
+        )  # no line through chance
         body.append(
             Markup('<polyline class="{} curve" points="{}" stroke-dasharray="{}"/>').format(
                 colour, path, dash

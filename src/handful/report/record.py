@@ -205,7 +205,32 @@ class Audit(TypedDict, total=False):
     """(confidence from, to, pictures used, fraction right or None)"""
     per_class: dict[str, tuple[int, float | None]]
     """{class: (pictures used, fraction right or None)}"""
+    n_checked: int
+    """How many pictures ``accuracy`` was measured on, where those are others than the used ones."""
     note: str
+
+
+class OwnCurve(TypedDict):
+    """Accuracy of one cheap recipe against labels per class on the user's own pictures, and what more would bring."""
+
+    name: str
+    measured: list[tuple[int, float]]
+    """(labels per class, accuracy in cross-validation)"""
+    expected: list[tuple[int, float, float, float]]
+    """(labels per class, accuracy, ends of its 95 % interval)"""
+    more: list[tuple[int, float, float, float]]
+    """(further labels in all, gain over now, ends of its 95 % interval)"""
+    advice: str
+
+
+class Problem(NamedTuple):
+    """Something about a file that a person should look at, with the pictures that it is about."""
+
+    file: str
+    reason: str
+    suggestion: str = ""
+    kind: str = ""
+    thumbs: list[Thumb] = []  # noqa: RUF012 - never changed
 
 
 @dataclass
@@ -228,6 +253,8 @@ class Summary:
     verdict: str = ""
     """One paragraph. Empty: the page words one from ``tried``."""
     decision_rule: str = ""
+    asked_for: bool = False
+    """The recipe was named by the user; nothing was chosen."""
     tried: list[Tried] = field(default_factory=list)
     prior_is: Literal["difference", "accuracy"] = "difference"
     """Unit of the priors and posteriors in ``tried``: gain over the baseline, or accuracy."""
@@ -242,10 +269,17 @@ class Summary:
     """Unlabelled ones worth a label, the most useful first."""
     mean_pictures: dict[str, Thumb] = field(default_factory=dict)
     reliability: Reliability | None = None
+    reliability_on: str = ""
     audit: Audit | None = None
     next_steps: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     problem_pictures: list[Thumb] = field(default_factory=list)
+    issues: list[Problem] = field(default_factory=list)
+    """The first of the data's problems; ``n_issues`` counts all of them by kind."""
+    n_issues: dict[str, int] = field(default_factory=dict)
+    own_curve: OwnCurve | None = None
+    reject: dict[str, Any] = field(default_factory=dict)
+    """When an answer is "none of these": {"threshold": …, "right_answers": …, "rule": …}."""
     provenance: dict[str, str] = field(default_factory=dict)
     command: str = ""
 
@@ -279,6 +313,13 @@ class Summary:
                 d["reliability"] |= {k: [tuple(b) for b in d["reliability"][k]] for k in ("before", "after")}
             if d["audit"]:
                 d["audit"] = _audit(d["audit"])
+            d["issues"] = [
+                Problem(file, reason, fix, kind, [_thumb(t) for t in thumbs])
+                for file, reason, fix, kind, thumbs in d.get("issues", [])
+            ]
+            if d.get("own_curve"):
+                tables = ("measured", "expected", "more")
+                d["own_curve"] |= {name: [tuple(row) for row in d["own_curve"][name]] for name in tables}
             return cls(**d)
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise HandfulError(

@@ -1,0 +1,91 @@
+"""Fashion-MNIST at 4 and 25 labels per class, pool 60,000: small networks by every method, in equally many steps.
+
+The core methods are measured on three label draws (``--draws``), the others (``--rest``) on one. Supervised training
+has the same network, augmentation and steps; it is there weakly augmented, too, and so is label propagation. A recipe
+of several stages shares the steps among them. No setting was chosen on Fashion-MNIST: those of the recipes come from
+USPS and MNIST (docs/methods/fixmatch.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import arguments
+from benchmarks.grids import keep, sweep
+from handful.recipes.table import RECIPES, ROUNDS
+from handful.report.compare import Comparison
+from handful.statistics import mean_interval
+
+LABELS = (4, 25)
+STEPS = 600
+CORE = (
+    "supervised",
+    "pseudo-label",
+    "uda",
+    "fixmatch",
+    "noisy-student",
+    "mpl",
+    "mpl:method.feedback_weight=0.0",
+)
+REST = ("pi-model", "mean-teacher", "vat", "mixmatch", "flexmatch", "freematch", "softmatch", "adamatch")
+WEAK = "supervised:method.view=weak"
+STAGES = {"pseudo-label": ROUNDS}  # recipes that take ``steps`` for each of their stages
+OTHERS = ("propagation@pixels", "fixmatch:training.start=supervised", "fixmatch:training.start=random")
+
+
+def contender(text: str, steps: int) -> str:
+    """A recipe of the table with its share of the steps."""
+    name = text.partition(":")[0].partition("@")[0]
+    if not RECIPES[name].trains:
+        return text
+    steps //= STAGES.get(name, 1)
+    return f"{text}{',' if ':' in text else ':'}training.steps={steps}"
+
+
+def paired(c: Comparison) -> list[dict[str, Any]]:
+    """The networks' gains over both supervised baselines and label propagation, paired by draw."""
+    rows: list[dict[str, Any]] = []
+    names = list(dict.fromkeys(cell.contender for cell in c.cells))
+    table = {(x.contender, x.labels, x.seed): 100 * (x.accuracy or float("nan")) for x in c.cells}
+    baselines = [n for n in names if n.startswith(("supervised", "propagation"))]
+    for size in sorted({x.labels for x in c.cells}):
+        for name in names:
+            for base in baselines:
+                gain = mean_interval(np.array([table[name, size, s] - table[base, size, s] for s in c.seeds]))
+                if name != base and RECIPES[name.partition("@")[0]].trains:
+                    words = f"{name} minus {base}, paired"
+                    rows.append(
+                        {
+                            "labels": size,
+                            "recipe": words,
+                            "gain": gain.value,
+                            "gain low": gain.low,
+                            "gain high": gain.high,
+                        }
+                    )
+    return rows
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of every network")
+    parser.add_argument("--draws", type=int, default=3, help="label draws of the core methods")
+    parser.add_argument("--labels", type=int, nargs="+", default=list(LABELS), help="per class")
+    parser.add_argument("--pool", type=int, default=0, help="pictures to learn from; 0: all 60,000")
+    parser.add_argument("--rest", action="store_true", help="the other methods, on one draw")
+    given = parser.parse_args()
+    names = (*REST, *OTHERS[1:]) if given.rest else (*CORE, WEAK)
+    known = [name for name in names if name.partition(":")[0] in RECIPES]
+    recipes = tuple(contender(name, given.steps) for name in (*known, OTHERS[0]))
+    name = "fashion_rest" if given.rest else "fashion"
+    c = sweep(
+        name, "fashion_mnist", given.data_root, pool=given.pool, recipes=recipes, labels=tuple(given.labels),
+        seeds=1 if given.rest else given.draws,
+    )  # fmt: skip
+    keep(name, c, paired(c), steps=given.steps, pool=given.pool or 60_000)
+
+
+if __name__ == "__main__":
+    main()

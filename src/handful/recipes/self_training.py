@@ -1,0 +1,56 @@
+"""Students that learn from teachers, over several stages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from handful.methods.meta_pseudo_labels import MetaPseudoLabels
+from handful.methods.supervised import Supervised
+from handful.recipes.task import Fitted, Task, Workshop
+from handful.recipes.train import Training, digest, small_training, train_network
+
+META: dict[str, Any] = {"uda_weight": 1.0, "ramp_steps": 100}  # hundreds of steps, not hundreds of thousands
+
+
+def meta_pseudo_labels(
+    task: Task,
+    workshop: Workshop,
+    *,
+    on: str,
+    method: MetaPseudoLabels | None = None,
+    training: Training | None = None,
+    stage: str = "mpl",
+) -> Fitted:
+    """Teacher and student together, then the student alone on the labelled pictures, which it has not seen yet."""
+    method = method or MetaPseudoLabels(**META)
+    training = training or small_training(task)
+    student = train_network(task, workshop, method, training, stage=stage)
+    if not method.tune_steps:
+        return student
+    alone = replace(training, steps=method.tune_steps, lr=method.tune_lr, optimizer="sgd", ema=0.0)
+    return continued(
+        student, task, workshop, Supervised(view=method.view), alone, stage=substage(stage, "tuned")
+    )
+
+
+def continued(
+    fitted: Fitted, task: Task, workshop: Workshop, method: object, training: Training, *, stage: str
+) -> Fitted:
+    """Another stage of training, from the weights of ``fitted``."""
+    weights = {name: value.clone() for name, value in fitted.classifier.backbone.state_dict().items()}
+    origin = digest(torch.cat([value.flatten().double().cpu() for value in weights.values()]))
+
+    def start(network: nn.Module) -> None:
+        network.load_state_dict(weights)
+
+    return train_network(task, workshop, method, training, stage=stage, start=start, origin=origin)
+
+
+def substage(stage: str, part: str) -> str:
+    """The name of a part of a stage: "mpl/0.1" and "tuned" make "mpl-tuned/0.1"."""
+    name, slash, fold = stage.partition("/")
+    return f"{name}-{part}{slash}{fold}"

@@ -1,0 +1,147 @@
+"""The consistency recipes: what the network starts from, how the steps are shared, what the twin says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import handful.recipes.train as train
+from handful.data.images import from_array
+from handful.models.backbones import create
+from handful.randomness import key
+from handful.recipes.auto import Outcome, Trial, choose, recipe_options, twin_of
+from handful.recipes.choice import PriorTable
+from handful.recipes.matching import KINDS, matching
+from handful.recipes.table import find
+from handful.recipes.task import Fitted, Task, Workshop
+from handful.recipes.train import Training
+from handful.statistics import paired_difference
+from handful.types import UsageError
+
+N, LABELLED, SIDE = 60, 12, 8
+
+
+def task(seed: int = 0) -> Task:
+    """Three classes: a bright band at the top, in the middle or at the bottom, under noise."""
+    rng = np.random.Generator(np.random.Philox(key=3))
+    x = rng.integers(0, 90, (N, SIDE, SIDE), dtype=np.uint8)
+    y = np.arange(N) % 3
+    for i, k in enumerate(y):
+        x[i, 2 * k : 2 * k + 3] += 130
+    labels = torch.from_numpy(y)[:LABELLED]
+    rows = torch.arange(N)
+    return Task(from_array(x), rows[:LABELLED], labels, rows[LABELLED:], ("low", "mid", "top"), seed=seed)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path / "cache", tmp_path / "run")
+
+
+STILL = Training(backbone="lenet", steps=2, batch=4, ratio=2, lr=0.0, ema=0)  # a network that does not move
+
+
+def weights(fitted: Fitted) -> dict[str, Tensor]:
+    return fitted.classifier.backbone.state_dict()
+
+
+def first_weights(stage: str) -> dict[str, Tensor]:
+    """What a stage of this name begins with where nothing is handed to it."""
+    torch.manual_seed(key(0, stage, "weights"))
+    return create("lenet", n_classes=3, channels=1, size=SIDE).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("start", "origin"),
+    [("propagation", "fixmatch-start"), ("supervised", "fixmatch-start"), ("random", "fixmatch")],
+)
+def test_the_method_goes_on_from_the_first_students_weights(
+    start: str, origin: str, workshop: Workshop
+) -> None:
+    training = Training(**{**vars(STILL), "start": start})
+    found = weights(matching("fixmatch", task(), workshop, on="pixels", training=training))
+    for name, value in first_weights(origin).items():
+        assert torch.equal(found[name], value), name
+
+
+def test_the_steps_are_shared_and_every_fold_is_a_stage_of_its_own(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, int, float]] = []
+    fit = train.fit
+
+    def counted(state: Any, *arguments: Any, **options: Any) -> None:
+        rate = state.optimizers["student"].param_groups[0]["base_lr"]
+        calls.append((state.stage, options["steps"], rate))
+        fit(state, *arguments, **options)
+
+    monkeypatch.setattr(train, "fit", counted)
+    training = Training(backbone="lenet", steps=7, batch=4, ratio=2, lr=0.1)
+    matching("uda", task(), workshop, on="pixels", training=training, stage="uda/0.1")
+    assert calls == [("uda-start/0.1", 4, 0.1), ("uda/0.1", 3, pytest.approx(0.04))]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_recipe_learns_the_bands(name: str, workshop: Workshop) -> None:
+    here = task()
+    options = recipe_options(here, name, "pixels", {"steps": 60, "batch": 8, "ratio": 2})
+    fitted = find(name).run(here, workshop, on="pixels", stage=name, **options)
+    right = fitted.logits(here.unlabelled).argmax(1) == here.unlabelled % 3
+    assert right.float().mean() > 0.9
+
+
+def test_an_unknown_start_is_refused() -> None:
+    with pytest.raises(UsageError, match="no start 'cold'") as caught:
+        Training(start="cold")
+    assert "supervised" in caught.value.fix
+
+
+def test_a_recipe_that_is_asked_for_brings_its_labelled_only_twin(workshop: Workshop) -> None:
+    told: list[str] = []
+    workshop.tell = told.append
+    here = task()
+    training = {"steps": 20, "batch": 8, "ratio": 2}
+    outcome = choose(here, workshop, only=("fixmatch", "pixels"), training=training, prior=PriorTable())
+    assert outcome.chosen == "fixmatch@pixels"
+    assert outcome.twin == "supervised@pixels"
+    asked, twin = outcome.trials[outcome.chosen].right, outcome.trials[outcome.twin].right
+    assert asked is not None and twin is not None
+    gain = paired_difference(asked, twin)
+    assert any(f"{100 * gain.value:+.1f} points from supervised@pixels" in line for line in told)
+    alone = choose(
+        here, Workshop(workshop.cache, workshop.folder.with_name("alone")), only=("supervised", "pixels"),
+        training=training, prior=PriorTable(),
+    )  # fmt: skip
+    assert alone.twin == ""
+    assert list(alone.trials) == ["supervised@pixels"]
+    assert np.array_equal(alone.trials["supervised@pixels"].right, twin), (
+        "with the same steps, on the same folds"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "twin", "words"),
+    [
+        ([1] * 40, [1] * 20 + [0] * 20, "helped"),
+        ([1] * 20 + [0] * 20, [1] * 40, "hurt"),
+        ([1] * 21 + [0] * 19, [1] * 20 + [0] * 20, "may have helped or hurt"),
+    ],
+)
+def test_whether_the_unlabelled_pictures_helped(asked: list[int], twin: list[int], words: str) -> None:
+    trials = {
+        "a": Trial("fixmatch", "pixels", find("fixmatch"), np.array([asked], float)),
+        "b": Trial("supervised", "pixels", find("supervised"), np.array([twin], float)),
+    }
+    outcome = Outcome(None, "a", trials, twin="b")  # type: ignore[arg-type]
+    assert outcome.help_of_unlabelled().startswith(f"the unlabelled pictures {words}:")
+
+
+def test_twins_look_at_the_same_features_and_networks_at_pixels() -> None:
+    assert twin_of("propagation", "lite0", task()) == [("logistic", "lite0")]
+    assert twin_of("fixmatch", "lite0", task()) == [("supervised", "pixels")]
+    assert twin_of("logistic", "lite0", task()) == []

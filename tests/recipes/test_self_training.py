@@ -1,0 +1,121 @@
+"""Recipes of several stages: which stages run, from which weights, and what a second call finds done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.recipes.test_train import small_task
+from torch import nn
+
+import handful.recipes.train as train
+from handful.engine.state import State
+from handful.methods.meta_pseudo_labels import MetaPseudoLabels
+from handful.methods.supervised import Supervised
+from handful.models.ema import EMA
+from handful.recipes.self_training import continued, meta_pseudo_labels, substage
+from handful.recipes.table import RECIPES, changed
+from handful.recipes.task import Task, Workshop
+from handful.recipes.train import Training, train_network
+
+QUICK = Training(backbone="conv-4", steps=4, batch=6, ratio=1, ema=0.9)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path / "cache", tmp_path / "run")
+
+
+@pytest.fixture
+def caught(monkeypatch: pytest.MonkeyPatch) -> list[State]:
+    """States that ``fit`` was called with, in order."""
+    states: list[State] = []
+    fit = train.fit
+
+    def wrapped(state: State, *arguments: Any, **options: Any) -> None:
+        states.append(state)
+        fit(state, *arguments, **options)
+
+    monkeypatch.setattr(train, "fit", wrapped)
+    return states
+
+
+def run(task: Task, workshop: Workshop, **changes: Any) -> dict[str, torch.Tensor]:
+    method = changed(MetaPseudoLabels(tune_steps=3), changes, "method")
+    fitted = meta_pseudo_labels(task, workshop, on="pixels", method=method, training=QUICK, stage="mpl/0.1")
+    return fitted.classifier.backbone.state_dict()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_teacher_and_student_train_and_the_average_of_the_student_is_tuned_on_the_labels(
+    workshop: Workshop, caught: list[State]
+) -> None:
+    logged: list[tuple[str, int]] = []
+    workshop.log = lambda stage, step, scalars: logged.append((stage, step))
+    starts: list[dict[str, torch.Tensor]] = []
+    real = train._run
+
+    def spy(task: Task, w: Workshop, method: Any, training: Training, network: nn.Module, *rest: Any) -> Any:
+        starts.append({k: v.clone() for k, v in network.state_dict().items()})
+        return real(task, w, method, training, network, *rest)
+
+    train._run = spy
+    try:
+        end = run(small_task(), workshop)
+    finally:
+        train._run = real
+    both, alone = caught
+    assert logged[-1] == ("mpl-tuned/0.1", 3) and ("mpl/0.1", 4) in logged
+    assert set(both.optimizers) == {"student", "teacher"} and set(alone.optimizers) == {"student"}
+    first = starts[0]
+    assert not same(both.models["teacher"].state_dict(), first), "the teacher learns"
+    assert not same(both.models["teacher"].state_dict(), both.models["student"].state_dict())
+    average = both.models["average"]
+    assert isinstance(average, EMA)
+    assert same(starts[1], average.module.state_dict()), "tuning starts from what the first stage gave"
+    assert not same(end, starts[1])
+    assert alone.optimizers["student"].param_groups[0]["base_lr"] == MetaPseudoLabels().tune_lr
+
+
+def test_without_tuning_the_student_is_the_result(workshop: Workshop, caught: list[State]) -> None:
+    end = run(small_task(), workshop, tune_steps=0)
+    average: Any = caught[0].models["average"]
+    assert len(caught) == 1 and same(end, average.module.state_dict())
+
+
+def test_done_stages_are_taken_up_and_another_student_is_tuned_anew(
+    workshop: Workshop, caught: list[State]
+) -> None:
+    first = run(small_task(), workshop)
+    assert same(run(small_task(), workshop), first) and len(caught) == 2
+    run(small_task(), workshop, smoothing=0.0)
+    assert len(caught) == 4, (
+        "the tuning of another student is another stage, though its own options are the same"
+    )
+
+
+def test_a_continued_stage_of_no_rate_is_where_it_began(workshop: Workshop) -> None:
+    fitted = train_network(small_task(), workshop, Supervised(), QUICK, stage="s")
+    still = replace(QUICK, lr=0.0, ema=0.0, steps=1, freeze_norms=True)
+    again = continued(fitted, small_task(), workshop, Supervised(), still, stage="t")
+    assert same(again.classifier.backbone.state_dict(), fitted.classifier.backbone.state_dict())
+
+
+def test_names_of_parts() -> None:
+    assert substage("mpl", "tuned") == "mpl-tuned"
+    assert substage("mpl/0.1", "tuned") == "mpl-tuned/0.1"
+
+
+def test_the_row_of_the_table(workshop: Workshop) -> None:
+    row = RECIPES["mpl"]
+    assert row.uses_unlabelled and row.labelled_only == "supervised"
+    method = row.make(labels="soft", tune_steps=1)
+    assert method == MetaPseudoLabels(labels="soft", tune_steps=1, uda_weight=1.0, ramp_steps=100)
+    fitted = row.run(small_task(), workshop, on="pixels", method=method, training=QUICK, stage="mpl")
+    assert fitted.logits(torch.arange(24)).isfinite().all()
