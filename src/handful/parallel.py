@@ -72,6 +72,23 @@ def mean(x: Tensor) -> Tensor:
     return total(x) / size()
 
 
+def total_with_gradient(x: Tensor) -> Tensor:
+    """Sum of ``x`` over the processes, and of its gradient: for a loss of a statistic of the global batch, which
+    every process computes in full."""
+    out: Tensor = x if size() == 1 else _Sum.apply(x)
+    return out
+
+
+def gather(x: Tensor) -> Tensor:
+    """Everybody's rows in the order of the global batch: [B, ...] -> [W B, ...], without gradient."""
+    x = x.detach().contiguous()
+    if size() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(size())]
+    dist.all_gather(parts, x)
+    return torch.cat(parts)
+
+
 def first_says(x: float) -> float:
     """The first process's number, in every process: for decisions that are measured."""
     if size() == 1:

@@ -62,6 +62,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "supervised": {"smoothing": 0.1},
     "pseudo-label": {"threshold": 0.55, "ramp_steps": 20},
     "meta-pseudo-labels": {"uda_weight": 1.0, "ramp_steps": 10, "smoothing": 0.0, "labels": "sample"},
+    "pi-model": {"weight": 1.0, "ramp_steps": 20},
+    "mean-teacher": {"weight": 1.0, "decay": 0.9, "ramp_steps": 20},
+    "vat": {"weight": 0.3},
+    "mixmatch": {"weight": 1.0, "ramp_steps": 20},
+    "uda": {"threshold": 0.55, "annealing": "linear", "annealing_steps": 8, "passes": 3},
+    "fixmatch": {"threshold": 0.55, "align": True},
+    # LeNet begins slowly, and would answer one class for all before it has learnt anything
+    "flexmatch": {"threshold": 0.9, "weight": 0.3, "passes": 2},
+    "softmatch": {"weight": 0.3},
 }
 # Settings under which a method equals its baseline (``baseline``): (options, exact). Where a joint forward pass
 # changes the order of sums, the two agree to 1e-12 in float64 instead.
@@ -74,11 +83,43 @@ DEGENERATE: dict[str, list[tuple[dict[str, Any], bool]]] = {
         ({"threshold": 1.01, "joint": True}, False),
     ],
     "meta-pseudo-labels": [({"feedback_weight": 0.0, "labels": "argmax"}, True)],
+    "pi-model": [({"weight": 0.0, "passes": 3}, True), ({"weight": 0.0, "passes": 1}, False)],
+    "mean-teacher": [({"weight": 0.0, "passes": 3}, True), ({"weight": 0.0, "passes": 1}, False)],
+    "vat": [
+        ({"weight": 0.0, "entropy": 0.0, "joint": False}, True),
+        ({"weight": 0.0, "entropy": 0.0, "joint": True}, False),
+    ],
+    "mixmatch": [
+        ({"weight": 0.0, "alpha": 0.0, "joint": False}, True),
+        ({"weight": 0.0, "alpha": 0.0, "joint": True}, False),
+    ],
+    "uda": [
+        ({"weight": 0.0, "annealing": "", "passes": 3}, True),
+        ({"threshold": 1.01, "annealing": "", "passes": 3}, True),
+        ({"threshold": 1.01, "annealing": "", "passes": 1}, False),
+    ],
+    "fixmatch": [
+        ({"weight": 0.0, "passes": 3}, True),
+        ({"threshold": 1.01, "passes": 3}, True),
+        ({"weight": 0.0, "passes": 2}, False),
+        ({"threshold": 1.01, "passes": 1}, False),
+    ],
+    # a class in which nothing is confident has threshold 0: only the weight turns this one off
+    "flexmatch": [({"weight": 0.0, "passes": 3}, True), ({"weight": 0.0, "passes": 2}, False)],
+    "freematch": [
+        ({"weight": 0.0, "fair": 0.0, "passes": 3}, True),
+        ({"weight": 0.0, "fair": 0.0, "passes": 2}, False),
+    ],
+    "softmatch": [({"weight": 0.0, "passes": 3}, True), ({"weight": 0.0, "passes": 2}, False)],
+    "adamatch": [
+        ({"weight": 0.0, "passes": 3}, True),
+        ({"threshold": 2.01, "passes": 3}, True),  # relative to a confidence of at least 1 / 2
+        ({"threshold": 2.01, "passes": 1}, False),
+    ],
 }
 BASELINES: dict[str, Any] = {"meta-pseudo-labels": OnlineDistillation()}  # the others: supervised training
-STEPS = {
-    "meta-pseudo-labels": 80
-}  # to solve the toy task, where 40 are not enough: its student learns second-hand
+# Steps to solve the toy task, where 40 are not enough: this one's student learns second-hand.
+STEPS = {"meta-pseudo-labels": 80}
 NETWORKS = {"norm-free": "lenet", "batch-norm": "conv-4"}
 SIDE, N, N_LABELLED = 8, 64, 8
 
@@ -175,7 +216,8 @@ def train(
     batches: Any = stream(algorithm, network.spec)
     if next(network.parameters()).dtype == torch.float64:
         batches = Double(batches)
-    update = update_of(algorithm, after=[average()])
+    followers = [role for role, module in state.models.items() if isinstance(module, EMA)]
+    update = update_of(algorithm, after=[average(role=role) for role in followers])
     fit(state, update, batches, steps=until or steps, log=log, log_every=1)
     return state
 

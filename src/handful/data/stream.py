@@ -12,7 +12,7 @@ from handful import parallel
 from handful.augment.views import View, to_input
 from handful.data.images import Images
 from handful.data.order import positions
-from handful.randomness import uniform
+from handful.randomness import key, uniform
 from handful.types import Batch, InputSpec
 
 
@@ -34,7 +34,8 @@ class TrainStream:
         device: where batches are made.
 
     A batch holds ``x`` [B, C, H, W], ``y``, ``index`` [B] (row numbers), and for unlabelled pictures each
-    view by its name [B * ratio, C, H, W] and ``u_index``.
+    view by its name [B * ratio, C, H, W] and ``u_index``. ``draw`` is the step's key for draws of the method's own:
+    the same number in every process.
     """
 
     images: Images
@@ -65,6 +66,7 @@ class TrainStream:
             "x": self._view("x", rows, self.batch, step),
             "y": self.y[where].to(self.device),
             "index": rows,
+            "draw": torch.tensor(key(self.seed, self.stage, "method", step)),
         }
         names = [name for name in self.views if name != "x"]
         if names and self.ratio:

@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from handful.methods.fixmatch import FixMatch
 from handful.methods.label_propagation import LabelPropagation
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.probe import ClassMean, LogisticRegression, Neighbours
 from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.supervised import Supervised
+from handful.recipes.matching import warm_started
 from handful.recipes.self_training import META, meta_pseudo_labels, substage
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training, small_training, train_network
@@ -27,6 +29,13 @@ from handful.types import UsageError
 T = TypeVar("T")
 TAUGHT: dict[str, Any] = {"threshold": 0.0}  # a teacher's labels are used all
 UNTAUGHT: dict[str, Any] = {"threshold": 0.9, "ramp_steps": 200}
+MATCHED: dict[str, Any] = {
+    "threshold": 0.8,
+    "align": True,
+    "view": "strong",
+    "weak_view": "plain",
+    "passes": 2,
+}
 ROUNDS = 2  # students of self-training
 
 
@@ -143,6 +152,22 @@ def own_labels(
     return train_network(task, workshop, method, training or small_training(task), stage=stage)
 
 
+def matching(
+    task: Task,
+    workshop: Workshop,
+    *,
+    on: str,
+    method: FixMatch | None = None,
+    training: Training | None = None,
+    stage: str = "fixmatch",
+) -> Fitted:
+    """A small network that label propagation taught goes on with its own confident answers."""
+    method = method or FixMatch(**MATCHED)
+    return warm_started(
+        task, workshop, on=on, method=method, training=training or small_training(task), stage=stage
+    )
+
+
 def tune(
     task: Task,
     workshop: Workshop,
@@ -193,6 +218,16 @@ RECIPES: dict[str, Recipe] = {
     ),
     "pseudo-label-self": Recipe(
         "small network, its own pseudo-labels", True, True, own_labels, PseudoLabel, 3, UNTAUGHT, "supervised"
+    ),
+    "fixmatch": Recipe(
+        "small network, weak views label strong ones",
+        True,
+        True,
+        matching,
+        FixMatch,
+        3,
+        MATCHED,
+        "supervised",
     ),
     "mpl": Recipe(
         "small network, Meta Pseudo Labels",

@@ -180,6 +180,7 @@ def _run(
         stage=stage,
         precision=choose_precision(network, workshop),
     )
+    followers = [role for role, module in models.items() if isinstance(module, EMA)]
     for role in trained:
         models[role].train()
         if training.freeze_norms:
@@ -201,7 +202,7 @@ def _run(
         stage=stage,
         device=workshop.device,
     )
-    update = update_of(method, after=[average()] if training.ema else [])
+    update = update_of(method, after=[average(role=role) for role in followers])
     steps = training.steps or workshop.planned(
         f"steps of {stage.split('/')[0]}",
         lambda: _affordable(training, seconds_per_step(state, update, stream)),
@@ -246,8 +247,11 @@ def _run(
 
 
 def extra_roles(method: Any, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
-    """The modules that a method has beside the student, by role (a teacher, a memory): those of its
-    ``roles(network, n_classes, unlabelled)``, where it has that."""
+    """The modules that a method has beside the student, by role: what it remembers (``memory``), a teacher.
+
+    A method that has any says so by ``roles(network, n_classes, unlabelled)`` (the row numbers of the unlabelled
+    pictures). One that is an ``EMA`` follows the student after each step; the others are the method's own affair.
+    """
     return method.roles(network, n_classes, unlabelled) if hasattr(method, "roles") else {}
 
 

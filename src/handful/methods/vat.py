@@ -1,0 +1,89 @@
+"""VAT: the answer shall not change in the direction in which it changes most (Miyato et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from handful import parallel
+from handful.losses.classify import cross_entropy, entropy
+from handful.losses.consistency import divergence, predictions
+from handful.methods.three_views import apart_or_joint
+from handful.models.norms import statistics_kept
+from handful.types import Batch, Loss, Models
+
+
+@dataclass(frozen=True)
+class VAT:
+    """L = mean_i CE(student(x_i), y_i) + weight * mean_j KL(p_j || student(u_j + r_j)) + entropy * mean_j H(p_j),
+
+    p_j the student's prediction on u_j, without gradient in the second term; r_j of length ``radius`` in the
+    direction found by power iteration (Miyato et al. 2018, eq. 5 and algorithm 1; the third term: eq. 17).
+
+    Attributes:
+        weight: of the adversarial term.
+        entropy: weight of entropy minimisation.
+        radius: length of r_j for each pixel, as a root mean square: pixels run from -1 to 1, so 0.1 is a twentieth
+            of their range. (The paper's epsilon is radius times the square root of the number of values.)
+        probe: root mean square of the step that the direction is found with (the paper's xi).
+        iterations: of the power iteration.
+        smoothing: label smoothing of the labelled term.
+        view: how the labelled pictures are shown.
+        unlabelled_view: how the unlabelled pictures are shown.
+        joint: one forward pass over labelled and unlabelled pictures together.
+    """
+
+    weight: float = 1.0
+    entropy: float = 0.1
+    radius: float = 0.1
+    probe: float = 0.01
+    iterations: int = 1
+    smoothing: float = 0.0
+    view: str = "weak"
+    unlabelled_view: str = "weak"
+    joint: bool = True
+
+    uses_unlabelled = True
+    needs_teacher = False
+
+    @property
+    def views(self) -> Mapping[str, str]:
+        return {"x": self.view, "weak": self.unlabelled_view}
+
+    def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
+        student, u = models["student"], batch["weak"]
+        z_x, z_u = apart_or_joint(student, batch["x"], u, joint=self.joint)
+        p = predictions(z_u)
+        r = self.direction(student, u, p, batch["draw"])
+        with statistics_kept(student):
+            z_r = student(u + r).logits
+        supervised = cross_entropy(z_x, batch["y"], smoothing=self.smoothing).mean()
+        adversarial = divergence(p, z_r).mean()
+        unsure = entropy(z_u).mean()
+        total = supervised + self.weight * adversarial + self.entropy * unsure
+        terms = {"supervised": supervised, "unlabelled": adversarial, "entropy": unsure}
+        return Loss(total, {name: value.detach() for name, value in terms.items()})
+
+    def direction(self, student: nn.Module, u: Tensor, p: Tensor, draw: Tensor) -> Tensor:
+        """r [B, C, H, W]: power iteration from a random direction, drawn for the global batch."""
+        everyone = (len(u) * parallel.size(), *u.shape[1:])
+        start = torch.randn(everyone, generator=torch.Generator().manual_seed(int(draw)))
+        d = _unit(start[parallel.rows(len(start))].to(u))
+        network = parallel.unwrap(student)
+        for _ in range(self.iterations):
+            r = (self.probe * d).requires_grad_(True)
+            # in half precision the difference of so near predictions would be rounding
+            with torch.enable_grad(), statistics_kept(network), torch.autocast(u.device.type, enabled=False):
+                moved = divergence(p, network(u + r).logits).sum()
+                (gradient,) = torch.autograd.grad(moved, r)
+            d = _unit(gradient)
+        return self.radius * d
+
+
+def _unit(d: Tensor) -> Tensor:
+    """Each picture scaled to a root mean square of 1: [B, C, H, W]."""
+    scale = d.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return d / scale.clamp_min(torch.finfo(d.dtype).tiny)
