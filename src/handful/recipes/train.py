@@ -53,6 +53,8 @@ class Training:
         ema: decay of the moving average that is kept; 0 keeps the last weights.
         size: input side in pixels; 0 takes the backbone's or the pictures' own.
         head: "linear", or "cosine" (Gidaris & Komodakis 2018).
+        dropout: on the features, before the head.
+        drop_path: stochastic depth: how often the last residual block is left out; earlier ones less, linearly.
     """
 
     backbone: str = "small-resnet"
@@ -72,6 +74,8 @@ class Training:
     ema: float = 0.99
     size: int = 0
     head: str = "linear"
+    dropout: float = 0.0
+    drop_path: float = 0.0
 
     def __post_init__(self) -> None:
         for name, known in {"optimizer": ("sgd", "adamw"), "head": ("linear", "cosine")}.items():
@@ -80,6 +84,9 @@ class Training:
         for name, least in {"batch": 1, "steps": 0, "max_steps": 0, "ratio": 0, "unfreeze_every": 0}.items():
             if getattr(self, name) < least:
                 raise UsageError(f"--training.{name.replace('_', '-')} must be at least {least}")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"--training.{name.replace('_', '-')} must lie in [0, 1)")
 
 
 MIN_STEPS = 20
@@ -127,6 +134,7 @@ def train_network(
         spec["channels"] = 3
     elif not training.size:
         spec["size"] = task.images.side
+    spec |= {name: getattr(training, name) for name in ("dropout", "drop_path") if getattr(training, name)}
     inputs = map(digest, (task.labelled, task.y, task.unlabelled, teacher))
     origins = [origin] if origin else []
     name = f"{stage}-{key(task.images.fingerprint, *inputs, method, training, task.seed, *origins):016x}"
