@@ -7,7 +7,7 @@ import io
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -54,6 +54,7 @@ from handful.recipes.choice import prior_table
 from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
 from handful.recipes.compare import run as measure
 from handful.recipes.curve import own_curve
+from handful.recipes.moons import Moons, Played, entries, play, summary
 from handful.recipes.pseudo_audit import pseudo_labels
 from handful.recipes.screen import screened
 from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
@@ -62,6 +63,7 @@ from handful.recipes.train import Training
 from handful.recipes.transfer import space
 from handful.report.compare import Comparison, analyse
 from handful.report.compare import write as write_comparison
+from handful.report.moons import write as write_moons
 from handful.report.record import Recorder
 from handful.types import UsageError
 
@@ -541,6 +543,58 @@ def demo(
     return fit(
         pictures, replace(choices, **options), out=Path(folder) / "run", teller=teller, command="handful demo"
     )
+
+
+def moons_methods() -> list[str]:
+    """What ``moons`` can show."""
+    return list(entries())
+
+
+def moons(
+    methods: Sequence[str] = (),
+    setting: Moons | None = None,
+    *,
+    seeds: int = 1,
+    out: str | Path = "runs/moons",
+    teller: Teller | None = None,
+) -> Path:
+    """Every semi-supervised method on two moons; a page with its decision regions and a table over the draws.
+
+    Args:
+        methods: names of ``moons_methods()``; by default all.
+        seeds: draws 0, 1, …; the first is drawn.
+
+    Raises:
+        UsageError: there is no such method, or no draw is asked for.
+    """
+    setting, teller = setting or Moons(), teller or Teller()
+    names = list(methods) or moons_methods()
+    if seeds < 1:
+        raise UsageError("at least one draw is needed", fix="--seeds 1")
+    shown: list[Played] = []
+    right: dict[str, list[float]] = {}
+    with listening():
+        for name in names:
+            for seed in range(seeds):
+                played = play(
+                    name,
+                    setting,
+                    seed,
+                    partial(_tell_step, teller, name, seed * setting.steps, seeds * setting.steps),
+                )
+                right.setdefault(name, []).append(played.right)
+                shown += [played] if seed == 0 else []
+            teller.tell(f"{name}: {100 * sum(right[name]) / seeds:.1f} % of the points right")
+    about = {
+        "set": f"{setting.points} points, {setting.labels} + {setting.labels} labelled, {seeds} draws",
+        "setting": str(setting),
+        "versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
+    }
+    return write_moons(Path(out), summary(right), shown, about)
+
+
+def _tell_step(teller: Teller, name: str, before: int, total: int, step: int) -> None:
+    teller.progress(name, before + step, total)
 
 
 def write_digits(folder: Path, *, per_class: int, seed: int) -> None:

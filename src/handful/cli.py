@@ -51,6 +51,11 @@ COMMANDS = {
         "handful.commands.completion",
         "completion",
     ),
+    "moons": Command(
+        "every semi-supervised method on two moons, with its decision regions",
+        "handful.commands.moons",
+        "moons",
+    ),
     "demo": Command(
         "the whole job on handwritten digits, 4 labels per class", "handful.commands.fit", "demo"
     ),

@@ -21,7 +21,9 @@ import toy
 from handful import parallel
 from handful.engine.state import State
 from handful.engine.update import update_of
-from handful.methods.meta_pseudo_labels import MetaPseudoLabels, MovingMean, sgd_rates
+from handful.methods.feedback import MovingMean, sgd_rates
+from handful.methods.meta_pseudo_labels import MetaPseudoLabels
+from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
 from handful.models.small import Conv4
 from handful.types import Output, UsageError
 
@@ -330,3 +332,52 @@ def test_what_cannot_be() -> None:
     assert set(sgd_rates(heavy).values()) == {0.1}, (
         "the present gradient moves by lr; the momentum is history"
     )
+
+
+def reduced(s: State, p: Tensor, labels: str = "argmax", weight: float = 1.0) -> ReducedMetaPseudoLabels:
+    """The reduced form, with its corrector as the state's teacher."""
+    method = ReducedMetaPseudoLabels(labels=labels, feedback_weight=weight)
+    corrector = method.roles(s.models["student"], p.shape[1], torch.arange(len(p)))["teacher"]
+    s.models["teacher"] = corrector
+    groups = [{"params": list(corrector.parameters()), "base_lr": 1.0}]
+    s.optimizers["teacher"] = torch.optim.SGD(groups, lr=1.0)
+    return method
+
+
+def test_the_corrector_starts_as_the_stored_prediction() -> None:
+    p = torch.softmax(torch.randn(M, K, dtype=torch.float64), 1)
+    s = state()
+    reduced(s, p)
+    torch.testing.assert_close(s.models["teacher"](p.log()).softmax(1), p)
+
+
+@pytest.mark.parametrize("labels", ["argmax", "sample", "soft"])
+def test_the_corrector_hears_the_feedback(labels: str) -> None:
+    data = batch() | {"target": torch.softmax(torch.randn(M, K, dtype=torch.float64), 1)}
+    for weight, hears in ((1.0, True), (0.0, False)):
+        s = state()
+        method = reduced(s, data["target"], labels, weight)
+        before = flat(s.models["teacher"].parameters())
+        method.update(s, data)
+        assert torch.equal(flat(s.models["teacher"].parameters()), before) != hears
+
+
+def test_the_corrector_unlearns_a_systematic_mistake_of_the_stored_teacher() -> None:
+    """The stored teacher calls two classes of three by each other's name. The student learns the labelled pictures
+    only through the corrector, which has to find this out from the student's labelled loss."""
+    g = torch.Generator().manual_seed(3)
+    centres = 3 * torch.eye(K, D, dtype=torch.float64)
+    y = torch.arange(60) % K
+    u = centres[y] + 0.3 * torch.randn(60, D, dtype=torch.float64, generator=g)
+    wrong = torch.tensor([1, 0, 2])[y]
+    data = {"x": u[:6], "y": y[:6], "strong": u, "target": F.one_hot(wrong, K).double() * 0.7 + 0.1}
+    ends = {}
+    for weight in (0.0, 0.3):
+        s = state(lr=0.5)
+        method = reduced(s, data["target"], "soft", weight)
+        for step in range(300):
+            s.step = step
+            method.update(s, data)
+        ends[weight] = float((s.models["student"](u).logits.argmax(1) == y).double().mean())
+    assert ends[0.0] < 0.4
+    assert ends[0.3] > 0.95

@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from handful.models.backbones import BACKBONES, create
-from handful.models.small import Conv4, UnsharedConv, WideResNet
+from handful.models.small import Conv4, DropPath, UnsharedConv, WideResNet
+from handful.types import UsageError
 
 SMALL = [name for name in BACKBONES if name != "lite0"]
 
@@ -78,3 +80,49 @@ def test_too_small_pictures_are_an_error() -> None:
         create("lenet", size=7)
     with pytest.raises(ValueError, match="6 n \\+ 4"):
         WideResNet(depth=27)
+
+
+def test_stochastic_depth_leaves_whole_branches_out_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    drop = DropPath(0.3)
+    x = torch.ones(20000, 2, 3)
+    out = drop(x)
+    per_picture = out.flatten(1)
+    assert torch.equal(per_picture.amin(1), per_picture.amax(1)), (
+        "a picture's branch is there or not, as a whole"
+    )
+    assert per_picture[:, 0].unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
+    assert float((per_picture[:, 0] == 0).double().mean()) == pytest.approx(0.3, abs=0.015)  # over 4 sigma
+    assert torch.equal(drop.eval()(x), x)
+    with pytest.raises(ValueError, match="stochastic depth"):
+        DropPath(1.0)
+
+
+@pytest.mark.parametrize("name", ["small-resnet", "wrn-28-2"])
+def test_stochastic_depth_grows_linearly_and_changes_training_alone(name: str) -> None:
+    net, plain = (create(name, n_classes=3, size=8, drop_path=rate, seed=0) for rate in (0.4, 0.0))
+    rates = [m.rate for m in net.modules() if isinstance(m, DropPath)]
+    assert rates == pytest.approx([0.4 * (i + 1) / len(rates) for i in range(len(rates))])
+    assert len(rates) == {"small-resnet": 2, "wrn-28-2": 12}[name]
+    x = torch.randn(6, 3, 8, 8)
+    assert torch.equal(net.eval()(x).logits, plain.eval()(x).logits)
+    assert not torch.equal(net.train()(x).logits, plain.train()(x).logits)
+
+
+def test_networks_without_skips_have_no_stochastic_depth() -> None:
+    for name in ("conv-4", "lenet", "torchvision:resnet18", "timm:vgg11"):
+        with pytest.raises(UsageError, match="no stochastic depth"):
+            create(name, n_classes=2, size=32, drop_path=0.1)
+
+
+def test_dropout_is_before_the_head_in_training_alone() -> None:
+    net = create("conv-4", n_classes=3, size=8, dropout=0.5, seed=0)
+    x = torch.randn(4, 3, 8, 8)
+    net.train()
+    net.head = nn.Identity()
+    features, dropped = net(x)
+    zero = dropped == 0
+    assert 0.2 < float(zero[features != 0].double().mean()) < 0.8
+    torch.testing.assert_close(dropped[~zero], 2 * features[~zero])
+    features, kept = net.eval()(x)
+    assert torch.equal(features, kept)

@@ -14,9 +14,10 @@ from torch import nn
 import handful.recipes.train as train
 from handful.engine.state import State
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
+from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
 from handful.methods.supervised import Supervised
 from handful.models.ema import EMA
-from handful.recipes.self_training import continued, meta_pseudo_labels, substage
+from handful.recipes.self_training import continued, meta_pseudo_labels, reduced_meta_pseudo_labels, substage
 from handful.recipes.table import RECIPES, changed
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training, train_network
@@ -119,3 +120,19 @@ def test_the_row_of_the_table(workshop: Workshop) -> None:
     assert method == MetaPseudoLabels(labels="soft", tune_steps=1, uda_weight=1.0, ramp_steps=100)
     fitted = row.run(small_task(), workshop, on="pixels", method=method, training=QUICK, stage="mpl")
     assert fitted.logits(torch.arange(24)).isfinite().all()
+
+
+def test_the_stored_teacher_labels_once_and_is_no_part_of_the_students_training(
+    workshop: Workshop, caught: list[State]
+) -> None:
+    method = ReducedMetaPseudoLabels(teacher="lenet", tune_steps=2)
+    fitted = reduced_meta_pseudo_labels(
+        small_task(), workshop, on="pixels", method=method, training=QUICK, stage="r/0.1"
+    )
+    teacher, student, alone = caught
+    assert [s.stage for s in caught] == ["r-teacher/0.1", "r/0.1", "r-tuned/0.1"]
+    weights = {role: sum(p.numel() for p in m.parameters()) for role, m in student.models.items()}
+    assert weights["teacher"] < 500 < weights["student"]
+    assert type(teacher.models["student"]).__name__ == "LeNet"
+    assert fitted.logits(torch.arange(24)).isfinite().all()
+    assert set(alone.optimizers) == {"student"}

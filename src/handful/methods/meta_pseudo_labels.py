@@ -12,20 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from handful import parallel
 from handful.losses.classify import at_least_float32, cross_entropy
 from handful.losses.consistency import pseudo_target
-from handful.models.modes import evaluation
-from handful.randomness import uniform
-from handful.types import Batch, UsageError
-
-LABELS = ("argmax", "sample", "soft")
+from handful.methods.feedback import Feedback, MovingMean
+from handful.types import Batch
 
 
 @dataclass(frozen=True)
-class MetaPseudoLabels:
+class MetaPseudoLabels(Feedback):
     """Each step (Pham et al. 2021, section 2 and algorithm 1), with x, y labelled and u unlabelled pictures:
 
         pseudo-labels    q = argmax of, or a draw from, or all of  p_T(u)
@@ -33,45 +28,25 @@ class MetaPseudoLabels:
         feedback         h = CE(y, S(x)) - CE(y, S'(x)),  less its moving average
         teacher          goes down  CE(y, T(x)) + w(t) UDA + feedback_weight * h * CE(q, T(u))
 
-    The student sees no label; ``tune_steps`` steps on the labelled pictures end its training. With soft labels the
-    last term would have no gradient (it is the entropy of q at its own minimum), so there the teacher receives the
-    exact gradient of CE(y, S'(x)) through the student's step instead.
+    with the last term exact where the labels are soft (``Feedback``). The student sees no label; some steps on the
+    labelled pictures end its training. A ``feedback_weight`` of 0 leaves a UDA teacher that is distilled while it
+    learns.
 
     Attributes:
-        labels: "argmax" or "sample" (hard, feedback as a difference of losses), or "soft" (exact gradient).
-        feedback_weight: of the feedback term; 0 leaves a UDA teacher that is distilled while it learns.
-        baseline_rate: of the moving average that is subtracted from h.
         uda_weight: final weight of the teacher's consistency term.
         ramp_steps: steps over which that weight grows from 0.
         temperature: sharpens the teacher's target on the weak view.
         threshold: smallest confidence of that sharpened target that is used; above 1 nothing is.
         smoothing: label smoothing of the teacher's labelled term.
         wait: steps that the teacher takes before the student's first.
-        view: how the labelled pictures are shown.
-        tune_steps: steps of the final fine-tuning.
-        tune_lr: its learning rate.
     """
 
-    labels: str = "argmax"
-    feedback_weight: float = 1.0
-    baseline_rate: float = 0.01
     uda_weight: float = 8.0
     ramp_steps: int = 5000
     temperature: float = 0.7
     threshold: float = 0.6
     smoothing: float = 0.15
     wait: int = 0
-    view: str = "strong"
-    tune_steps: int = 100
-    tune_lr: float = 1e-3
-
-    uses_unlabelled = True
-    needs_teacher = False
-    trains = ("student", "teacher")
-
-    def __post_init__(self) -> None:
-        if self.labels not in LABELS:
-            raise UsageError(f"there are no '{self.labels}' pseudo-labels", fix=f"one of {', '.join(LABELS)}")
 
     @property
     def views(self) -> Mapping[str, str]:
@@ -95,8 +70,7 @@ class MetaPseudoLabels:
         scalars = {"supervised": supervised.detach(), "uda": uda.detach(), "used": mask.mean()}
 
         if state.step >= self.wait:
-            learn = self.exact if self.labels == "soft" else self.first_order
-            student, h, term = learn(state, x, y, u, z_u)
+            student, h, term = self.student_step(state, x, y, u, z_u)
             if self.feedback_weight:
                 loss = loss + self.feedback_weight * term
             scalars |= {"student": student, "feedback": h}
@@ -110,102 +84,3 @@ class MetaPseudoLabels:
     def uda_weight_at(self, step: int) -> float:
         """w(t): from 0 up to ``uda_weight`` over ``ramp_steps``."""
         return self.uda_weight * (min(1.0, step / self.ramp_steps) if self.ramp_steps else 1.0)
-
-    def first_order(
-        self, state: Any, x: Tensor, y: Tensor, u: Tensor, z_u: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The student learns hard labels; h tells by how much that lowered the labelled loss (algorithm 1).
-
-        Returns:
-            The student's loss, h over the global batch, and the teacher's feedback term.
-        """
-        label = self.hard_labels(z_u.detach(), state)  # [M]
-        student = state.models["student"]
-        with state.precision():
-            loss = cross_entropy(student(u).logits, label).mean()
-        before = labelled_loss(state, x, y)
-        state.optimizers["student"].zero_grad(set_to_none=True)
-        loss.backward()
-        state.advance("student")
-        h = before - labelled_loss(state, x, y)
-        advantage = h - state.models["memory"](h)
-        return loss.detach(), h, advantage * cross_entropy(z_u, label).mean()
-
-    def exact(
-        self, state: Any, x: Tensor, y: Tensor, u: Tensor, z_u: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The student learns soft labels; the teacher's term has the gradient of CE(y, S'(x)), taken through the
-        student's step (equation 3 in its exact form).
-
-        S' moves by -rate * g(q) with g the gradient of the student's loss, so dCE(y, S'(x)) / dq is
-        -d/dq <rate * grad CE(y, S'(x)), g(q)>: one more backward pass, and no network of the teacher's in it.
-        """
-        q = z_u.detach().softmax(1).requires_grad_()  # [M, K]
-        student = parallel.unwrap(state.models["student"])
-        weights = list(student.parameters())
-        before = {  # the step below must not write into this graph
-            name: p.detach().clone().requires_grad_() for name, p in student.named_parameters()
-        }
-        with state.precision():
-            loss = cross_entropy(functional_call(student, before, (u,)).logits, q).mean()
-        g = torch.autograd.grad(loss, list(before.values()), create_graph=True)
-        for p, own in zip(weights, g, strict=True):
-            p.grad = parallel.mean(own)
-        state.advance("student")
-        rates = sgd_rates(state.optimizers["student"])
-        with evaluation(student), state.precision():
-            after = torch.autograd.grad(cross_entropy(student(x).logits, y).mean(), weights)
-
-        products = [
-            rates[p] * (parallel.mean(end) * own).sum() for p, end, own in zip(weights, after, g, strict=True)
-        ]
-        h = torch.stack(products).sum()  # to first order, by how much the labelled loss fell
-        (worth,) = torch.autograd.grad(h, q)  # [M, K]: -dCE(y, S'(x)) / dq
-        return loss.detach(), parallel.mean(h), -(worth * z_u.softmax(1)).sum()
-
-    def hard_labels(self, z_u: Tensor, state: Any) -> Tensor:
-        """The teacher's most probable classes, or a draw of each picture's: int64 [M]."""
-        if self.labels == "argmax":
-            return z_u.argmax(1)
-        everyone = len(z_u) * parallel.size()
-        u = uniform((everyone, 1), state.seed, state.stage, "pseudo-label", state.step)
-        u = u[parallel.rows(everyone)].to(z_u.device)
-        return (z_u.softmax(1).cumsum(1) < u).sum(1).clamp(max=z_u.shape[1] - 1)
-
-
-class MovingMean(nn.Module):
-    """A scalar's moving average m <- m + rate (value - m), from 0; it answers with m as it was before ``value``."""
-
-    mean: Tensor
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
-
-    def forward(self, value: Tensor) -> Tensor:
-        before = self.mean.clone().to(value.dtype)
-        self.mean.lerp_(value.detach().double(), self.rate)
-        return before
-
-
-@torch.no_grad()
-def labelled_loss(state: Any, x: Tensor, y: Tensor) -> Tensor:
-    """The student's CE(y, S(x)), as it would be used (evaluation mode), over the global batch."""
-    with evaluation(parallel.unwrap(state.models["student"])) as student, state.precision():
-        return parallel.mean(cross_entropy(student(x).logits, y).mean())
-
-
-def sgd_rates(optimizer: torch.optim.Optimizer) -> dict[Tensor, float]:
-    """How far a step of SGD moves each parameter for each unit of its gradient (dampening is taken to be 0).
-
-    Raises:
-        UsageError: for another optimiser, whose step is not linear in the gradient.
-    """
-    if not isinstance(optimizer, torch.optim.SGD):
-        raise UsageError("the exact gradient goes through a step of SGD", fix="give --training.optimizer sgd")
-    return {
-        p: group["lr"] * (1 + group["momentum"] if group["nesterov"] else 1)
-        for group in optimizer.param_groups
-        for p in group["params"]
-    }

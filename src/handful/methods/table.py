@@ -13,6 +13,7 @@ from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.mixmatch import MixMatch
 from handful.methods.pi_model import PiModel
 from handful.methods.pseudo_label import PseudoLabel
+from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
 from handful.methods.softmatch import SoftMatch
 from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA
@@ -32,4 +33,5 @@ METHODS: dict[str, type[Any]] = {
     "softmatch": SoftMatch,
     "adamatch": AdaMatch,
     "meta-pseudo-labels": MetaPseudoLabels,
+    "reduced-mpl": ReducedMetaPseudoLabels,
 }

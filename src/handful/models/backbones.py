@@ -26,11 +26,12 @@ class Backbone(NamedTuple):
     build: Callable[..., Net]  # (n_classes, channels, size) or, for lite0, (…, pretrained)
     size: int  # pixels a side, where the caller names none
     licence: str  # of the pretrained weights; "" where there are none
+    skips: bool = False  # whether it has residual blocks, which stochastic depth can leave out
 
 
-def lite0(n_classes: int, channels: int, size: int, pretrained: bool) -> Net:
+def lite0(n_classes: int, channels: int, size: int, pretrained: bool, drop_path: float = 0.0) -> Net:
     """EfficientNet-Lite0 (D = 1280), with ImageNet weights from an installed package: no network needed."""
-    net = from_timm("tf_efficientnet_lite0", n_classes, channels, size, pretrained=False)
+    net = from_timm("tf_efficientnet_lite0", n_classes, channels, size, pretrained=False, drop_path=drop_path)
     if pretrained:
         state = packaged_lite0()
         weight, bias = state.pop("classifier.weight"), state.pop("classifier.bias")
@@ -45,9 +46,12 @@ BACKBONES: dict[str, Backbone] = {
     "local": Backbone(small.LocallyConnected, 32, ""),
     "lenet": Backbone(small.LeNet, 28, ""),
     "conv-4": Backbone(small.Conv4, 84, ""),
-    "wrn-28-2": Backbone(partial(small.WideResNet, depth=28, width=2), 32, ""),
-    "small-resnet": Backbone(small.Residual8, 32, ""),
-    "lite0": Backbone(lite0, 128, "Apache-2.0 (EfficientNet-Lite, trained on ImageNet)"),
+    "conv-4-2x": Backbone(partial(small.Conv4, width=128), 84, ""),
+    "wrn-28-2": Backbone(partial(small.WideResNet, depth=28, width=2), 32, "", skips=True),
+    "wrn-28-4": Backbone(partial(small.WideResNet, depth=28, width=4), 32, "", skips=True),
+    "small-resnet": Backbone(small.Residual8, 32, "", skips=True),
+    "small-resnet-2x": Backbone(partial(small.Residual8, widths=(64, 192, 384)), 32, "", skips=True),
+    "lite0": Backbone(lite0, 128, "Apache-2.0 (EfficientNet-Lite, trained on ImageNet)", skips=True),
 }
 
 
@@ -58,6 +62,8 @@ def create(
     pretrained: bool = False,
     channels: int = 3,
     size: int | None = None,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
     seed: int | None = None,
 ) -> Net:
     """Build a network.
@@ -70,34 +76,63 @@ def create(
             of three: the input pipeline repeats gray pictures, as ``spec.channels`` tells it.
         channels: of the pictures.
         size: pixels a side; by default what the network was made for.
+        dropout: on the features, before the head, in training.
+        drop_path: stochastic depth: how often the last residual block is left out in training; earlier ones less.
         seed: makes the fresh weights a function of it; without, they come from torch's global generator.
 
     Raises:
-        UsageError: for an unknown name, or weights that do not exist.
+        UsageError: for an unknown name, weights that do not exist, or stochastic depth without residual blocks.
         HandfulError: where weights cannot be downloaded.
     """
     if seed is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return create(name, n_classes=n_classes, pretrained=pretrained, channels=channels, size=size)
+            return create(
+                name,
+                n_classes=n_classes,
+                pretrained=pretrained,
+                channels=channels,
+                size=size,
+                dropout=dropout,
+                drop_path=drop_path,
+            )
     if pretrained and channels == 1:
         channels = 3
+    net = _build(name, n_classes, pretrained, channels, size, drop_path)
+    net.drop.p = dropout
+    return net
+
+
+def _build(
+    name: str, n_classes: int, pretrained: bool, channels: int, size: int | None, drop_path: float
+) -> Net:
     source, _, inner = name.partition(":")
     if source == "timm" and inner:
-        return from_timm(inner, n_classes, channels, size, pretrained)
+        return from_timm(inner, n_classes, channels, size, pretrained, drop_path)
     if source == "torchvision" and inner:
+        if drop_path:
+            raise no_stochastic_depth(name)
         return from_torchvision(inner, n_classes, channels, size, pretrained)
     if name not in BACKBONES:
         raise UsageError(f"there is no backbone {name!r}", fix=nearest(name, list(BACKBONES)))
     entry = BACKBONES[name]
+    if drop_path and not entry.skips:
+        raise no_stochastic_depth(name)
+    options: dict[str, Any] = {"drop_path": drop_path} if drop_path else {}
     if not pretrained:
-        options: dict[str, Any] = {"pretrained": False} if name == "lite0" else {}
+        options |= {"pretrained": False} if name == "lite0" else {}
         return entry.build(n_classes, channels, size or entry.size, **options)
     if not entry.licence:
         raise UsageError(f"there are no pretrained weights for {name!r}", fix="use 'lite0' or 'timm:NAME'")
     if channels != 3:
         raise UsageError(f"the weights of {name!r} want 3 channels, not {channels}", fix="train from scratch")
-    return entry.build(n_classes, channels, size or entry.size, pretrained=True)
+    return entry.build(n_classes, channels, size or entry.size, pretrained=True, **options)
+
+
+def no_stochastic_depth(name: str) -> UsageError:
+    """The error for a network whose blocks cannot be left out."""
+    known = ", ".join(key for key, entry in BACKBONES.items() if entry.skips)
+    return UsageError(f"{name!r} has no stochastic depth", fix=f"set drop_path to 0, or use one of {known}")
 
 
 def nearest(name: str, names: list[str]) -> str:
@@ -181,7 +216,9 @@ def spec_of(config: dict[str, Any], size: int | None, channels: int) -> InputSpe
     return InputSpec(size or config["input_size"][-1], channels, mean, std)
 
 
-def from_timm(name: str, n_classes: int, channels: int, size: int | None, pretrained: bool) -> Net:
+def from_timm(
+    name: str, n_classes: int, channels: int, size: int | None, pretrained: bool, drop_path: float = 0.0
+) -> Net:
     """Any image model of timm. Its features are what its classifier receives, pooled."""
     import timm
 
@@ -192,10 +229,16 @@ def from_timm(name: str, n_classes: int, channels: int, size: int | None, pretra
     options: dict[str, Any] = {"num_classes": n_classes or 2, "in_chans": channels}
     if size and config.fixed_input_size:
         options["img_size"] = size
+    if drop_path:
+        options["drop_path_rate"] = drop_path
     try:
         body: Any = timm.create_model(name, pretrained=pretrained, **options)
     except Interrupted:
         raise
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        raise no_stochastic_depth(f"timm:{name}") from error
     except Exception as error:  # whatever the hub's client raises: the reason is passed on in full
         if not pretrained:
             raise

@@ -149,14 +149,43 @@ class Conv4(Net):
         super().__init__(nn.Sequential(*blocks, nn.Flatten()), width * size * size, spec, n_classes, dropout)
 
 
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016, equation 2): in training, a picture's whole branch becomes 0 with
+    probability ``rate``; branches that stay are divided by 1 - rate, so that nothing changes in the mean.
+
+    Raises:
+        ValueError: the rate is not in [0, 1).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"a rate of stochastic depth lies in [0, 1), not {rate}")
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        stays = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device) >= self.rate
+        return x * (stays.to(x.dtype) / (1 - self.rate))
+
+
+def path_rates(last: float, blocks: int) -> list[float]:
+    """Rates of ``blocks`` residual blocks, growing linearly to ``last`` (Huang et al. 2016, equation 4)."""
+    return [last * (block + 1) / blocks for block in range(blocks)]
+
+
 class PreActivation(nn.Module):
     """Norm, leaky ReLU, 3x3 convolution, twice, plus the input (He et al. 2016, "Identity Mappings").
 
     Where the shape changes, a 1x1 convolution of the activated input takes the input's place.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, momentum: float, eps: float) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, momentum: float, eps: float, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
+        self.drop_path = DropPath(drop_path)
         self.norm1 = nn.BatchNorm2d(inputs, eps, momentum)
         self.conv1 = conv3(inputs, outputs, stride)
         self.norm2 = nn.BatchNorm2d(outputs, eps, momentum)
@@ -168,7 +197,7 @@ class PreActivation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         active = F.leaky_relu(self.norm1(x), 0.1)
         out = self.conv2(F.leaky_relu(self.norm2(self.conv1(active)), 0.1))
-        return out + (x if self.shortcut is None else self.shortcut(active))
+        return self.drop_path(out) + (x if self.shortcut is None else self.shortcut(active))
 
 
 class WideResNet(Net):
@@ -193,17 +222,19 @@ class WideResNet(Net):
         width: int = 2,
         momentum: float = 0.01,
         eps: float = 1e-3,
+        drop_path: float = 0.0,
     ) -> None:
         if (depth - 4) % 6 or depth < 10:
             raise ValueError(f"the depth of a wide residual network is 6 n + 4, not {depth}")
         spec = plain_spec(size, channels)
         stages: list[nn.Module] = [conv3(channels, 16)]
         inputs = 16
+        rates = iter(path_rates(drop_path, (depth - 4) // 2))
         for stage, outputs in enumerate((16 * width, 32 * width, 64 * width)):
             blocks = []
             for block in range((depth - 4) // 6):
                 stride = 2 if stage and not block else 1
-                blocks.append(PreActivation(inputs, outputs, stride, momentum, eps))
+                blocks.append(PreActivation(inputs, outputs, stride, momentum, eps, next(rates)))
                 inputs = outputs
             stages.append(nn.Sequential(*blocks))
         end = [nn.BatchNorm2d(inputs, eps, momentum), nn.LeakyReLU(0.1), *mean_pool()]
@@ -238,12 +269,13 @@ class Unshuffle(nn.Module):
 class Residual(nn.Module):
     """``x + f(x)`` with f two times 3x3 convolution, batch norm, ReLU."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, drop_path: float = 0.0) -> None:
         super().__init__()
+        self.drop_path = DropPath(drop_path)
         self.inner = nn.Sequential(*conv_norm_relu(width, width), *conv_norm_relu(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
+        return x + self.drop_path(self.inner(x))
 
 
 def conv_norm_relu(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module, nn.Module]:
@@ -266,17 +298,19 @@ class Residual8(Net):
         dropout: float = 0.0,
         *,
         widths: tuple[int, int, int] = (32, 96, 192),
+        drop_path: float = 0.0,
     ) -> None:
         spec = plain_spec(size, channels)
         factor = 1 if size < 28 else 2 if size < 96 else 4
         first, second, third = widths
+        rates = path_rates(drop_path, 2)
         body = nn.Sequential(
             Unshuffle(factor),
             nn.Sequential(*conv_norm_relu(channels * factor**2, first)),
             nn.Sequential(*conv_norm_relu(first, second), nn.MaxPool2d(2)),
-            Residual(second),
+            Residual(second, rates[0]),
             nn.Sequential(*conv_norm_relu(second, third), nn.MaxPool2d(2)),
-            Residual(third),
+            Residual(third, rates[1]),
             *mean_pool(),
         )
         super().__init__(body, third, spec, n_classes, dropout)

@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from handful.methods.feedback import Feedback
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
+from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
 from handful.methods.supervised import Supervised
+from handful.methods.uda import UDA
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training, digest, small_training, train_network
 
@@ -29,6 +32,36 @@ def meta_pseudo_labels(
     method = method or MetaPseudoLabels(**META)
     training = training or small_training(task)
     student = train_network(task, workshop, method, training, stage=stage)
+    return tuned(student, task, workshop, method, training, stage=stage)
+
+
+def reduced_meta_pseudo_labels(
+    task: Task,
+    workshop: Workshop,
+    *,
+    on: str,
+    method: ReducedMetaPseudoLabels | None = None,
+    training: Training | None = None,
+    stage: str = "mpl-reduced",
+) -> Fitted:
+    """A UDA teacher labels the unlabelled pictures once and is gone; then a student learns from its corrected labels,
+    each with half of the time."""
+    method = method or ReducedMetaPseudoLabels()
+    training = training or small_training(task)
+    training = replace(training, seconds=training.seconds / 2)
+    large = replace(training, backbone=method.teacher or training.backbone)
+    uda = UDA(threshold=0.6, temperature=0.7, view=method.view)
+    teacher = train_network(task, workshop, uda, large, stage=substage(stage, "teacher"))
+    stored = teacher.logits(task.unlabelled).softmax(1)
+    del teacher
+    student = train_network(task, workshop, method, training, stage=stage, teacher=stored)
+    return tuned(student, task, workshop, method, training, stage=stage)
+
+
+def tuned(
+    student: Fitted, task: Task, workshop: Workshop, method: Feedback, training: Training, *, stage: str
+) -> Fitted:
+    """The student after ``method.tune_steps`` on the labelled pictures alone."""
     if not method.tune_steps:
         return student
     alone = replace(training, steps=method.tune_steps, lr=method.tune_lr, optimizer="sgd", ema=0.0)

@@ -17,9 +17,11 @@ from handful.methods.label_propagation import LabelPropagation
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.probe import ClassMean, LogisticRegression, Neighbours
 from handful.methods.pseudo_label import PseudoLabel
+from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
 from handful.methods.supervised import Supervised
 from handful.recipes.matching import KINDS, matching
-from handful.recipes.self_training import META, meta_pseudo_labels, substage
+from handful.recipes.noisy_student import NoisyStudent, noisy_student
+from handful.recipes.self_training import META, meta_pseudo_labels, reduced_meta_pseudo_labels, substage
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training, small_training, train_network
 from handful.recipes.transfer import fine_tune, probe, propagate, teacher_for, teacher_targets
@@ -237,6 +239,24 @@ RECIPES: dict[str, Recipe] = {
         3,
         META,
         "supervised",
+    ),
+    "mpl-reduced": Recipe(
+        "small network, Meta Pseudo Labels from a stored teacher",
+        True,
+        True,
+        reduced_meta_pseudo_labels,
+        ReducedMetaPseudoLabels,
+        3,
+        labelled_only="supervised",
+    ),
+    "noisy-student": Recipe(
+        "small networks, Noisy Student",
+        True,
+        True,
+        noisy_student,
+        NoisyStudent,
+        3,
+        labelled_only="supervised",
     ),
     "fine-tune": Recipe("fine-tuning", False, True, tune, Supervised, 20),
     "fine-tune-pseudo": Recipe(

@@ -79,6 +79,7 @@ class Workshop:
         log: takes stage, step and scalars.
         tell: takes a line for the person who waits.
         progress: takes what is being done, how much of it is done, and how much there is.
+        labelled: takes a stage, row numbers and the classes that a teacher gave them: who knows the truth can count.
         plan: decisions that depend on the machine's speed (steps, precision, backends), by name.
         keep_plan: called after each addition to ``plan``.
         save_every: steps between checkpoints.
@@ -93,6 +94,7 @@ class Workshop:
     log: Callable[[str, int, dict[str, float]], None] = lambda stage, step, scalars: None
     tell: Callable[[str], None] = lambda line: None
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    labelled: Callable[[str, Tensor, Tensor], None] = lambda stage, rows, classes: None
     plan: dict[str, Any] = field(default_factory=dict)
     keep_plan: Callable[[], None] = lambda: None
     save_every: int = 50

@@ -56,6 +56,8 @@ class Training:
         head: "linear", or "cosine" (Gidaris & Komodakis 2018).
         start: of the consistency recipes: weights from a student of label propagation ("propagation"), from
             the labelled pictures alone ("supervised"), or "random".
+        dropout: on the features, before the head.
+        drop_path: stochastic depth: how often the last residual block is left out; earlier ones less, linearly.
     """
 
     backbone: str = "small-resnet"
@@ -76,6 +78,8 @@ class Training:
     size: int = 0
     head: str = "linear"
     start: str = "propagation"
+    dropout: float = 0.0
+    drop_path: float = 0.0
 
     def __post_init__(self) -> None:
         choices = {
@@ -89,6 +93,9 @@ class Training:
         for name, least in {"batch": 1, "steps": 0, "max_steps": 0, "ratio": 0, "unfreeze_every": 0}.items():
             if getattr(self, name) < least:
                 raise UsageError(f"--training.{name.replace('_', '-')} must be at least {least}")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"--training.{name.replace('_', '-')} must lie in [0, 1)")
 
 
 MIN_STEPS = 20
@@ -137,6 +144,7 @@ def train_network(
         spec["channels"] = 3
     elif not training.size:
         spec["size"] = task.images.side
+    spec |= {name: getattr(training, name) for name in ("dropout", "drop_path") if getattr(training, name)}
     inputs = map(digest, (task.labelled, task.y, task.unlabelled, teacher))
     origins = [origin] if origin else []
     name = f"{stage}-{key(task.images.fingerprint, *inputs, method, training, task.seed, *origins):016x}"
