@@ -1,7 +1,7 @@
 """Which augmentation suits these pictures? Candidates, and the race that leaves the best of them.
 
 The race is successive halving: every candidate is measured in round 1, the better half again in round 2 on other
-folds, and so on; what a candidate is worth is its mean over the rounds it ran. It knows nothing of training: whoever
+folds, and so on; what a candidate is worth is its mean over its rounds. It knows nothing of training: whoever
 calls it says how one candidate is measured in one round.
 
 Legend: n labelled pictures; right/wrong [n] of one round, every picture scored once while it was held out.
@@ -79,7 +79,7 @@ def race(
     measure: Callable[[str, int], np.ndarray],
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Tried]:
-    """Successive halving until two are left; the base (the first of ``views``) runs every round beside them.
+    """Successive halving until at most two are left; the base, the first of ``views``, runs every round beside them.
 
     Args:
         measure: (view, round) to right/wrong [n].
@@ -87,29 +87,25 @@ def race(
     Returns:
         All, best first: those that ran more rounds stand before those that were left behind.
     """
-    running = [Tried(view) for view in dict.fromkeys(views)]
-    base, everyone = running[0], list(running)
-    for number in range(len(running).bit_length()):
-        for tried in running:
+    base, *others = everyone = [Tried(view) for view in dict.fromkeys(views)]
+    number = 0
+    while True:
+        for tried in (base, *others):
             tried.rounds.append(measure(tried.view, number))
             tell(f"round {number + 1}: {100 * tried.rounds[-1].mean():.1f} %  {tried.view}")
-        running.sort(key=lambda t: -t.accuracy)
-        if len(running) <= 2:
-            break
-        running = running[: max(2, len(running) // 2)]
-        if base not in running:
-            running.append(base)
-    return sorted(everyone, key=lambda t: (-len(t.rounds), -t.accuracy))
+        if len(others) <= 2:
+            return sorted(everyone, key=lambda t: (-len(t.rounds), -t.accuracy))
+        others = sorted(others, key=lambda t: -t.accuracy)[: len(others) // 2]
+        number += 1
 
 
 def measurements(n_views: int) -> int:
-    """How often ``race`` measures, at most, for so many views."""
-    total, running = 0, n_views
-    for _ in range(n_views.bit_length()):
-        total += running
-        if running <= 2:
-            break
-        running = max(2, running // 2) + 1
+    """How often ``race`` measures for so many views."""
+    others = n_views - 1
+    total = 1 + others
+    while others > 2:
+        others //= 2
+        total += 1 + others
     return total
 
 
