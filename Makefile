@@ -36,9 +36,14 @@ lint: .venv/.installed-test ## ruff check, ruff format --check, mypy
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+.PHONY: docs
+docs: .venv/.installed-docs ## make .venv, install with docs extras, build/docs/index.html
+	$(PY) -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
+
 .PHONY: clean
 clean: ## remove .venv, caches and build output (never runs/)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist docs/generated
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.folder:
@@ -62,4 +67,8 @@ clean: ## remove .venv, caches and build output (never runs/)
 
 .venv/.installed-test: .venv/.folder pyproject.toml constraints.txt
 	$(INSTALL) -e '.[test,fast]'
+	@touch .venv/.installed $@
+
+.venv/.installed-docs: .venv/.folder pyproject.toml constraints.txt
+	$(INSTALL) -e '.[docs]'
 	@touch .venv/.installed $@

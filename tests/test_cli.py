@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -203,7 +204,12 @@ def test_being_stopped(
 
     monkeypatch.setattr(auto, "_measure", stop)
     assert cli.run(["fit", str(pictures), "--recipe", "logistic", "--out", str(tmp_path / "run")]) == code
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"run.toml", "metrics.jsonl"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "run.toml",
+        "metrics.jsonl",
+        "splits.csv",
+        "issues.csv",
+    }
 
 
 def test_a_cache_that_cannot_be_written_gives_1(
@@ -266,3 +272,79 @@ def test_given_options_reach_the_run_and_the_recipes_own_ones_stay(
     assert [dict(options.training) for options in asked] == [{}, {}, {"batch": 32}]
     assert api._method(asked[1]) == PseudoLabel(threshold=0.0, smoothing=0.1)
     assert api._method(asked[2]) == PseudoLabel(threshold=0.8)
+
+
+def test_completion_knows_every_command_and_its_options() -> None:
+    from handful.commands.completion import classes, script
+
+    assert set(classes()) == set(cli.COMMANDS)
+    for shell in ("bash", "zsh"):
+        text = script(shell)
+        for word in (*cli.COMMANDS, "--feature-backend", "safetensors"):
+            assert word in text
+    if bash := shutil.which("bash"):
+        found = subprocess.run([bash, "-n"], input=script("bash"), text=True, capture_output=True, timeout=30)
+        assert found.returncode == 0, found.stderr
+
+
+def test_a_dry_run_writes_nothing_and_says_what_it_would_do(
+    run: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / "cache"))
+    words = ["fit", str(pictures), "--dry-run", "--out", str(tmp_path / "run")]
+    assert cli.run(words) == 0
+    told = capsys.readouterr().out
+    assert "9 labelled, 12 unlabelled, 0 validation, 12 test (gray, stored at 8 px)" in told
+    for name in ("propagation@pixels", "pseudo-label@pixels", "logistic@lite0", "(new)"):
+        assert name in told
+    assert list(tmp_path.iterdir()) == []
+    assert cli.run([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["per_class"] == {"0": 3, "1": 3, "2": 3} and found["state"] == "new"
+    again = ["fit", str(pictures), "--recipe", "logistic", "--dry-run", "--json", "--out"]
+    for folder, state in ((run, "is finished"), (pictures.parent, "refused: not empty and not a run")):
+        assert cli.run([*again, str(folder)]) == 0
+        assert json.loads(capsys.readouterr().out)["state"] == state
+
+
+def test_json_alone_stands_on_the_output(
+    run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["fit", str(pictures), "--recipe", "logistic", "--out", str(run), "--json"]) == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert found["folder"] == str(run) and 0 <= found["accuracy"] <= 1 and told.err == ""
+    assert cli.run(["predict", str(run), str(pictures / "test"), "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    good, _ = api.predict(run, [pictures / "test"])
+    assert [(row["file"], row["label"]) for row in lines] == [(file, label) for file, label, _ in good]
+
+
+def test_plain_lines_without_a_terminal_and_no_colour_where_none_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from handful.commands.console import ConsoleTeller
+
+    def told() -> str:
+        with ConsoleTeller() as teller:
+            teller.tell("a line")
+            for done in range(3):
+                teller.progress("reading", done, 3)
+        return capsys.readouterr().err
+
+    assert told() == "a line\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    monkeypatch.setenv("TERM", "xterm-256color")
+    coloured = told()
+    assert "reading" in coloured and "2/3" in coloured and "\x1b[3" in coloured
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = told()
+    assert "reading" in plain and not re.search(r"\x1b\[[0-9;]*3\d", plain)
+    with ConsoleTeller(quiet=True) as teller:
+        teller.tell("a line")
+        teller.progress("reading", 1, 3)
+    assert capsys.readouterr().err == ""

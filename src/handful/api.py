@@ -19,26 +19,34 @@ import torch
 from torch import Tensor
 
 from handful import __version__, machine, parallel
+from handful.augment.named import with_policies
+from handful.data.audit import audit, in_order, in_short, save_issues, suspect_labels
 from handful.data.images import Images, open_store
 from handful.data.manifest import (
     LABELLED,
     TEST,
     UNLABELLED,
     VALIDATION,
+    Issue,
     Manifest,
     printable,
 )
 from handful.data.saved import differences, obey_splits, save_splits
 from handful.data.sources import read_data
+from handful.data.suspects import suspects
 from handful.deliver.book import FitOptions, Run, RunBook, resolved, versions
 from handful.deliver.evaluate import Evaluation
 from handful.deliver.evaluate import evaluate as measure_run
 from handful.deliver.exported import Exported, export
+from handful.deliver.inspection import Inspected, read_any
+from handful.deliver.inspection import inspect as look_at
+from handful.deliver.plan import Planned, planned
 from handful.deliver.predict import predict
 from handful.deliver.results import write_results
 from handful.engine.interrupt import listening
 from handful.files import write_atomic
 from handful.randomness import key
+from handful.recipes.afterwards import tested_afterwards
 from handful.recipes.auto import Validation, choose
 from handful.recipes.choice import prior_table
 from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
@@ -46,18 +54,21 @@ from handful.recipes.compare import run as measure
 from handful.recipes.curve import own_curve
 from handful.recipes.pseudo_audit import pseudo_labels
 from handful.recipes.screen import screened
-from handful.recipes.table import RECIPES, changed, find, usual_space
+from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training
+from handful.recipes.transfer import space
 from handful.report.compare import Comparison, analyse
 from handful.report.compare import write as write_comparison
 from handful.report.record import Recorder
 from handful.types import UsageError
 
 __all__ = [
-    "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Run", "Teller",
-    "compare", "demo", "evaluate", "export", "fit", "predict",
+    "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Inspected", "Planned", "Run", "Teller",
+    "compare", "demo", "dry_run", "evaluate", "export", "fit", "inspect", "predict",
 ]  # fmt: skip
+
+FROM_SCRATCH = ("supervised", "pseudo-label-self")  # use no features, which would cost more than the run
 
 
 class Teller:
@@ -92,6 +103,7 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     options, teller = options or FitOptions(), teller or Teller()
+    options = replace(options, method=with_policies(options.method))
     method = _method(options)
     if options.side and options.side < 8:
         raise UsageError(f"pictures of {options.side} px a side are too small", fix="give --side 8 or more")
@@ -105,10 +117,7 @@ def fit(
         manifest = read_data(
             data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
         )
-        name = _slug(manifest.name)
-        identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
-        folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
-        _check_outside(folder, data)
+        name, identity, folder = _place(manifest, data, options, out)
         if (
             not parallel.is_first()
         ):  # the first process makes the run's folder and decodes; the others find both
@@ -138,6 +147,8 @@ def fit(
             side=options.side or None,
             progress=lambda d, t: teller.progress("reading pictures", d, t),
         )
+        issues = audit(manifest, images, unreadable, lambda d, t: teller.progress("looking for copies", d, t))
+        _tell_issues(folder, issues, issues, teller)
         if parallel.is_first():
             parallel.barrier()
         task, validation, test = tasks(images, manifest, options.seed)
@@ -156,6 +167,9 @@ def fit(
                 compile=options.compile,
                 save_every=options.save_every,
             )
+            doubts = [] if options.recipe in FROM_SCRATCH else _suspects(task, workshop, manifest)
+            issues = in_order([*issues, *doubts])
+            _tell_issues(folder, issues, doubts, teller)
             outcome = choose(
                 task,
                 workshop,
@@ -171,29 +185,78 @@ def fit(
             )
             curve = own_curve(task, workshop, outcome)
             pseudo = pseudo_labels(task, workshop, outcome, method)
+            test_y = torch.from_numpy(manifest.labels[test.numpy()])
+            tested = tested_afterwards(task, workshop, outcome, test, test_y)
             screening = screened(task, workshop, outcome)
+            strange = screening.issues(task) if screening else []
+            issues = in_order([*issues, *strange])
+            _tell_issues(folder, issues, strange, teller)
         for issue in screening.overall(task.classes) if screening else ():
-            teller.tell(f"{issue.file}: {issue.reason}")
+            teller.tell(f"{issue.file}: {issue.reason}; {issue.suggestion}")
         if curve:
             teller.tell(curve.advice())
         book.seconds = time.perf_counter() - begin
         if parallel.is_first():
             teller.tell("writing model, predictions and report")
+            problems = _listed(issues)
             write_results(
-                book,
-                outcome,
-                task,
-                manifest,
-                validation,
-                test,
-                unreadable,
-                name,
-                curve=curve,
-                pseudo=pseudo,
-                issues=screening.issues(task) if screening else (),
-            )
+                book, outcome, task, manifest, validation, test, problems, name,
+                curve=curve, pseudo=pseudo, tested=tested,
+            )  # fmt: skip
         parallel.barrier()
         return book.result()
+
+
+def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | None = None) -> Planned:
+    """What ``fit`` would do, from names and headers alone; nothing is written.
+
+    Raises:
+        UsageError: the data or the options cannot be used as given.
+    """
+    options = options or FitOptions()
+    _method(options)
+    manifest = read_data(
+        data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
+    )
+    _, identity, folder = _place(manifest, data, options, out)
+    return planned(manifest, options, folder, identity)
+
+
+def _place(
+    manifest: Manifest, data: Any, options: FitOptions, out: str | Path | None
+) -> tuple[str, str, Path]:
+    """Name of the data, identity of the run, and its folder.
+
+    Raises:
+        UsageError: it would lie among the pictures.
+    """
+    name = _slug(manifest.name)
+    identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
+    folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
+    _check_outside(folder, data)
+    return name, identity, folder
+
+
+def _suspects(task: Task, workshop: Workshop, manifest: Manifest) -> list[Issue]:
+    """Labels that look wrong on the features that the run's first candidates use anyway."""
+    rows, y = task.labelled.numpy(), task.y.numpy()
+    table = space(task, workshop, spaces_for(task)[0]).table[task.labelled].numpy()
+    return suspect_labels(manifest, rows, y, suspects(table, y, task.n_classes))
+
+
+def _tell_issues(folder: Path, issues: list[Issue], new: list[Issue], teller: Teller) -> None:
+    """Write ``issues.csv`` with all of them, and say in a line what is new."""
+    if parallel.is_first():
+        save_issues(issues, folder / "issues.csv")
+    if new:
+        teller.tell(f"look at your data: {in_short(new)} ({folder / 'issues.csv'})")
+
+
+def _listed(issues: list[Issue], most: int = 40) -> list[tuple[str, str]]:
+    """Issues for the report, as (file, reason and suggestion)."""
+    rows = [(issue.file, f"{issue.reason}; {issue.suggestion}") for issue in issues[:most]]
+    more = len(issues) - len(rows)
+    return [*rows, ("issues.csv", f"lists {more} more")] if more else rows
 
 
 def _method(options: FitOptions) -> Any:
@@ -383,6 +446,45 @@ def source_of(data: Any, cache: Path, side: int = 0, pool: int = 0, labels_per_c
     scored = rows[2] if len(rows[2]) else rows[3]
     pool_rows = np.sort(np.concatenate(rows[:2]))
     return Source(images, manifest.labels, pool_rows, scored, manifest.classes, manifest.name).limited(pool)
+
+
+def inspect(
+    data: Any,
+    against: Any = None,
+    *,
+    out: str | Path | None = None,
+    teller: Teller | None = None,
+    command: str = "",
+) -> Inspected:
+    """Look at data before anything is trained: a page, ``issues.csv``, and the distance to another set.
+
+    Args:
+        data: what ``fit`` takes, or a folder of pictures without classes.
+        against: another set.
+        out: folder of the page; by default ``runs/NAME-inspect``.
+
+    Raises:
+        UsageError: there are no pictures, or too few to compare.
+    """
+    teller = teller or Teller()
+    machine.tune_allocator()
+    machine.set_threads()
+    with listening():
+        manifest, issues = read_any(data, downloads())
+        other = None if against is None else read_any(against, downloads())[0]
+        folder = Path(out) if out else Path("runs") / f"{_slug(manifest.name)}-inspect"
+        for one in (data, against):
+            _check_outside(folder, one)
+        return look_at(
+            manifest,
+            issues,
+            other,
+            folder,
+            cache=cache_folder(),
+            progress=teller.progress,
+            command=printable(command),
+            about=versions(),
+        )
 
 
 def demo(

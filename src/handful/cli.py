@@ -33,10 +33,20 @@ COMMANDS = {
         "how right is a finished run on labelled pictures?", "handful.commands.evaluate", "evaluate"
     ),
     "export": Command("a finished run as one ONNX or safetensors file", "handful.commands.export", "export"),
+    "inspect": Command(
+        "look at data: problems, balance, distributions, distance to another set",
+        "handful.commands.inspect",
+        "inspect",
+    ),
     "compare": Command(
         "what is each technique worth in labels saved? a grid of recipes and label draws",
         "handful.commands.compare",
         "compare",
+    ),
+    "completion": Command(
+        "a script that lets the shell complete commands and options",
+        "handful.commands.completion",
+        "completion",
     ),
     "demo": Command(
         "the whole job on handwritten digits, 4 labels per class", "handful.commands.fit", "demo"

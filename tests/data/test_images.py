@@ -137,6 +137,104 @@ def test_kinds_of_pixels(tmp_path: Path) -> None:
     assert decode(tmp_path / "x.jpg", 3, 16).shape == (3, 16, 16)
 
 
+def test_animated_pictures_give_their_first_frame(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.roll(quarters(16), 8 * k, axis=1)) for k in range(3)]
+    for kind, loss in (("gif", 2), ("webp", 8), ("png", 0), ("tiff", 0)):
+        path = tmp_path / f"x.{kind}"
+        options = {"lossless": True} if kind == "webp" else {}
+        frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+        with Image.open(path) as picture:
+            assert getattr(picture, "n_frames", 1) == 3, kind
+        difference = np.abs(decode(path, 3, 16).astype(int) - quarters(16).transpose(2, 0, 1))
+        assert difference.max() <= loss, kind
+
+
+def test_deep_and_printed_pixels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    gray = rng.integers(0, 256, (16, 16), dtype=np.uint8)
+    gray[0, :2] = 0, 255
+    path = tmp_path / "x.tiff"
+    for deep in (gray.astype(np.uint16) * 257, gray.astype(np.int32) * 70_000, gray / np.float32(255)):
+        Image.fromarray(deep).save(path)
+        assert np.abs(decode(path, 1, 16)[0].astype(int) - gray).max() <= 1, deep.dtype
+    Image.fromarray(gray.astype(np.uint16)).save(path)  # 8-bit values in a 16-bit file
+    assert np.array_equal(decode(path, 1, 16)[0], gray)
+    broken = gray.astype(np.float32)
+    broken[3, 3] = np.nan
+    Image.fromarray(broken).save(path)
+    assert decode(path, 1, 16)[0, 3, 3] == 0
+
+    colour = Image.fromarray(quarters(16))
+    inks = 255 - quarters(16).astype(int)  # by hand: no black ink, so that a channel is 255 - ink
+    cmyk = np.concatenate([inks, np.zeros((16, 16, 1), int)], 2).astype(np.uint8)
+    Image.frombytes("CMYK", (16, 16), cmyk.tobytes()).save(path)
+    assert np.abs(decode(path, 3, 16).astype(int) - quarters(16).transpose(2, 0, 1)).max() <= 1
+    colour.convert("LAB").save(path)
+    assert decode(path, 3, 16).shape == (3, 16, 16)
+
+    palette = colour.quantize(4)
+    palette.info["transparency"] = int(np.asarray(palette)[0, 0])
+    palette.save(tmp_path / "x.png", transparency=palette.info["transparency"])
+    assert (decode(tmp_path / "x.png", 3, 16)[:, :8, :8] == 255).all(), "the transparent colour is white"
+
+
+def bomb(path: Path, side: int = 30_000) -> None:
+    """A PNG of side x side gray pixels in some hundred kilobytes."""
+    import struct
+    import zlib
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    packer = zlib.compressobj(9)
+    row = bytes(1 + side)
+    body = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
+
+
+def test_a_decompression_bomb_is_refused_at_once(tmp_path: Path) -> None:
+    bomb(tmp_path / "x.png", 9_000)
+    assert (tmp_path / "x.png").stat().st_size < 100_000
+    begin = time.perf_counter()
+    with pytest.raises(ValueError, match="9000 x 9000 pixels is more"):
+        decode(tmp_path / "x.png", 3, 32)
+    assert time.perf_counter() - begin < 1
+    head = (tmp_path / "x.png").read_bytes()
+    import struct
+    import zlib
+
+    size = struct.pack(">II", 30_000, 30_000) + head[24:29]
+    crc = struct.pack(">I", zlib.crc32(b"IHDR" + size))
+    (tmp_path / "x.png").write_bytes(head[:16] + size + crc + head[33:])
+    with pytest.raises(ValueError, match="decompression bomb"):
+        decode(tmp_path / "x.png", 3, 32)
+
+
+def test_only_kinds_of_pictures_that_were_asked_for_are_opened(tmp_path: Path) -> None:
+    """A .jpg that is PostScript would be given to another program."""
+    (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    with pytest.raises(ValueError, match="cannot identify"):
+        decode(tmp_path / "x.jpg", 3, 8)
+    Image.fromarray(quarters()).save(tmp_path / "y.png")
+    (tmp_path / "y.png").rename(tmp_path / "y.jpg")
+    assert np.array_equal(decode(tmp_path / "y.jpg", 3, 32), quarters().transpose(2, 0, 1)), (
+        "a PNG called .jpg"
+    )
+
+
+def test_pictures_that_are_no_files() -> None:
+    x = quarters(16)
+    assert np.array_equal(decode(x, 3, 16), x.transpose(2, 0, 1))
+    picture = Image.fromarray(x)
+    assert np.array_equal(decode(picture, 3, 16), x.transpose(2, 0, 1))
+    picture.getexif()[274] = 3
+    assert np.array_equal(decode(picture, 3, 16), x[::-1, ::-1].transpose(2, 0, 1))
+    assert np.array_equal(np.asarray(picture), x), "the picture that was given is left as it was"
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        decode(None, 3, 16)
+
+
 def test_resizing_equals_pillow_step_by_step(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     Image.fromarray(rng.integers(0, 256, (50, 80, 3), dtype=np.uint8)).save(tmp_path / "x.png")

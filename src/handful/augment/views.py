@@ -10,13 +10,16 @@ Legend: B pictures, C channels, H height, W width.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from handful.augment import steps
 from handful.types import InputSpec
 
 
@@ -39,8 +42,63 @@ class Plain:
         return x
 
 
+class Stepwise:
+    """A view that is made of ``steps``: what it does is a table of whole numbers, so neighbours join into one."""
+
+    def rows(self, u: np.ndarray, h: int, w: int) -> np.ndarray:
+        """Steps int32 [B, N, 8] for uniform numbers float64 [B, n_draws]."""
+        raise NotImplementedError
+
+    def __call__(self, x: Tensor, u: Tensor) -> Tensor:
+        """Args: x uint8 [B, C, H, W]; u [B, n_draws]."""
+        return steps.run(x, self.rows(u.cpu().double().numpy(), x.shape[2], x.shape[3]))
+
+
 @dataclass(frozen=True)
-class Weak:
+class Chain:
+    """Views one after the other.
+
+    Attributes:
+        views: in order; each has columns of u of its own.
+    """
+
+    views: tuple[View, ...]
+
+    @property
+    def n_draws(self) -> int:
+        return sum(view.n_draws for view in self.views)
+
+    def __call__(self, x: Tensor, u: Tensor) -> Tensor:
+        """Args: x uint8 [B, C, H, W]; u [B, n_draws]."""
+        for stepwise, parts in self._runs():
+            if stepwise is None:
+                ((view, columns),) = parts
+                x = view(x, u[:, columns])
+            else:
+                numbers = u.cpu().double().numpy()
+                h, w = x.shape[2:]
+                x = steps.run(x, np.concatenate([v.rows(numbers[:, c], h, w) for v, c in parts], 1))
+        return x
+
+    def _runs(self) -> Iterator[tuple[bool | None, list[tuple[Any, slice]]]]:
+        """Neighbours that are made of steps, together; every other view by itself."""
+        start, together = 0, []
+        for view in self.views:
+            columns = slice(start, start + view.n_draws)
+            start = columns.stop
+            if isinstance(view, Stepwise):
+                together.append((view, columns))
+                continue
+            if together:
+                yield True, together
+            together = []
+            yield None, [(view, columns)]
+        if together:
+            yield True, together
+
+
+@dataclass(frozen=True)
+class Weak(Stepwise):
     """Left-right flip with probability one half; a shift by up to ``shift`` of the side (reflected edges).
 
     Attributes:
@@ -52,16 +110,10 @@ class Weak:
     shift: float = 0.125
     n_draws: int = 3
 
-    def __call__(self, x: Tensor, u: Tensor) -> Tensor:
-        """Args: x uint8 [B, C, H, W]; u [B, 3]."""
-        b, c, h, w = x.shape
-        u = u.to(x.device)
-        rows = _shifted(h, u[:, 1], self.shift)  # [B, H]
-        columns = _shifted(w, u[:, 2], self.shift)  # [B, W]
-        if self.flip:
-            columns = torch.where(u[:, :1] < 0.5, columns.flip(1), columns)
-        index = (rows * w).unsqueeze(2) + columns.unsqueeze(1)  # [B, H, W]
-        return x.flatten(2).gather(2, index.view(b, 1, h * w).expand(b, c, h * w)).view(b, c, h, w)
+    def rows(self, u: np.ndarray, h: int, w: int) -> np.ndarray:
+        mirror = (u[:, 0] < 0.5) & self.flip
+        down, right = (_moved(n, u[:, i], self.shift) for n, i in ((h, 1), (w, 2)))
+        return steps.row(steps.WINDOW, len(u), down, right, mirror)[:, None]
 
 
 @dataclass(frozen=True)
@@ -141,13 +193,15 @@ def to_input(x: Tensor, spec: InputSpec) -> Tensor:
     return out * scale + offset
 
 
-def _shifted(n: int, u: Tensor, fraction: float) -> Tensor:
-    """Source positions 0 … n-1 moved by a whole number of pixels, reflected at the ends: int64 [B, n]."""
+def uniform_to(u: np.ndarray, n: Any) -> np.ndarray:
+    """One of 0 … n-1 with equal chances: int64."""
+    return np.minimum((u * n).astype(np.int64), n - 1)
+
+
+def _moved(n: int, u: np.ndarray, fraction: float) -> np.ndarray:
+    """A move by a whole number of pixels, either way, by at most ``fraction`` of n: int64 [B]."""
     most = min(int(fraction * n + 0.5), n - 1)
-    move = (u * (2 * most + 1)).long().clamp(max=2 * most) - most
-    position = torch.arange(n, device=u.device) + move.unsqueeze(1)
-    position = position.abs()
-    return torch.where(position > n - 1, 2 * (n - 1) - position, position)
+    return uniform_to(u.astype(np.float32), 2 * most + 1) - most
 
 
 def _between(n: int, centre: Tensor, width: Tensor) -> Tensor:

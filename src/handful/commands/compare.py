@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Sequence
@@ -47,6 +48,10 @@ class CompareArguments:
     """auto, torch, onnxruntime or openvino"""
     out: Path | None = None
     """folder of the sweep (default: runs/NAME-compare)"""
+    json: bool = False
+    """print the result as JSON (all figures stand in compare.json)"""
+    quiet: bool = False
+    """say nothing until the result"""
 
 
 def compare(words: Sequence[str]) -> int:
@@ -65,7 +70,7 @@ def compare(words: Sequence[str]) -> int:
         feature_backend=given.feature_backend,
     )
     begin = time.perf_counter()
-    with ConsoleTeller() as teller:
+    with ConsoleTeller(quiet=given.quiet or given.json) as teller:
         done = api.compare(
             given.data,
             options,
@@ -73,6 +78,10 @@ def compare(words: Sequence[str]) -> int:
             teller=teller,
             command=shlex.join(["handful", "compare", *words]),
         )
+    if given.json:
+        about = {"folder": str(done.folder), "sentences": list(done.sentences), "failed": done.failed}
+        print(json.dumps(about, ensure_ascii=False))
+        return 1 if done.failed else 0
     print("\n".join(["", *done.sentences, "", f"report: {done.folder / 'report.html'}"]))
     print(f"({time.perf_counter() - begin:.0f} s)")
     return 1 if done.failed else 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -29,7 +31,8 @@ class ConsoleTeller(api.Teller):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.bars.stop()
+        if self.bars.live.is_started:  # stopping what never started would print an empty line
+            self.bars.stop()
 
     def tell(self, line: str) -> None:
         if not self.quiet:
@@ -58,8 +61,15 @@ def seconds(text: str) -> float:
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
-def closing(run: api.Run, elapsed: float) -> None:
+def closing(run: api.Run, elapsed: float, as_json: bool = False) -> None:
     """What came out, and what to do next."""
+    if as_json:
+        print(
+            json.dumps(
+                {**asdict(run), "folder": str(run.folder), "seconds": round(elapsed, 1)}, ensure_ascii=False
+            )
+        )
+        return
     console = Console(highlight=False)
     if run.accuracy is None:
         headline = f"accuracy not known: measured on {run.measured_on}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Sequence
@@ -46,6 +47,12 @@ class FitArguments:
     """use torch.compile for networks that train"""
     save_every: int = 50
     """steps between checkpoints"""
+    dry_run: bool = False
+    """say what would be done, and write nothing"""
+    json: bool = False
+    """print the result as JSON"""
+    quiet: bool = False
+    """say nothing until the result"""
     training: Training = field(default_factory=Training)
 
 
@@ -80,12 +87,16 @@ def fit(words: Sequence[str]) -> int:
         method=_given(words, "method", given.method) if recipe != "auto" else {},
         training=_given(words, "training", given.training),
     )
+    if given.dry_run:
+        planned = api.dry_run(given.data, options, out=given.out)
+        print(json.dumps(planned.as_dict(), ensure_ascii=False) if given.json else planned.text())
+        return 0
     command = shlex.join(["handful", "fit", *words])
     begin = time.perf_counter()
-    with ConsoleTeller() as teller:
+    with ConsoleTeller(quiet=given.quiet or given.json) as teller:
         run = api.fit(given.data, options, out=given.out, teller=teller, command=command)
     if parallel.is_first():
-        closing(run, time.perf_counter() - begin)
+        closing(run, time.perf_counter() - begin, as_json=given.json)
     return 0
 
 
@@ -95,15 +106,19 @@ class DemoArguments:
 
     out: Path = Path("runs/demo-digits")
     """folder of the pictures and the run"""
+    json: bool = False
+    """print the result as JSON"""
+    quiet: bool = False
+    """say nothing until the result"""
 
 
 def demo(words: Sequence[str]) -> int:
     """``handful demo``"""
     given = tyro.cli(DemoArguments, args=list(words), prog="handful demo")
     begin = time.perf_counter()
-    with ConsoleTeller() as teller:
+    with ConsoleTeller(quiet=given.quiet or given.json) as teller:
         run = api.demo(given.out, teller=teller)
-    closing(run, time.perf_counter() - begin)
+    closing(run, time.perf_counter() - begin, as_json=given.json)
     return 0
 
 

@@ -207,7 +207,7 @@ def _survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:
     sides, gray = [], True
     for row in rows:
         try:
-            with _header(manifest.picture(int(row))) as picture:
+            with header(manifest.picture(int(row))) as picture:
                 sides.append(min(picture.size))
                 gray &= picture.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F")
         except Interrupted:
@@ -224,7 +224,7 @@ def _survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:
     return (1 if gray else 3), min(max(middle, 8), PHOTO_SIDE)
 
 
-def _header(source: Any) -> Image.Image:
+def header(source: Any) -> Image.Image:
     """A picture of which only the size and the mode are wanted."""
     if isinstance(source, Path):
         return Image.open(source, formats=FORMATS)

@@ -46,8 +46,7 @@ class Issue:
     """Something about a file (or a class folder) that a person should look at.
 
     Attributes:
-        kind: "left out", "unreadable", "copy", "leak", "name", "single", "suspect",
-            "strange" (like no labelled class) or "shares" (classes in other shares than the labels say).
+        kind: a key of ``audit.WORDS``.
         other: another file that it is about (the original of a copy).
     """
 
@@ -186,6 +185,31 @@ def read_folder(folder: str | Path) -> Manifest:
         labels=np.array([index.get(name, -1) for _, name, _ in rows], dtype=np.int64),
         splits=np.array([split for _, _, split in rows]),
         fingerprint=fingerprint(root, [row[0] for row in rows], [f"{row[1]}/{row[2]}" for row in rows]),
+        name=printable(root.resolve().name),
+        notes=tuple(walk.notes),
+    )
+
+
+def read_pile(folder: str | Path) -> Manifest:
+    """All pictures below a folder, none of them labelled: enough to look at, not to learn from.
+
+    Raises:
+        UsageError: the folder is missing, or holds no pictures.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UsageError("there is no such folder", file=root, fix="give the folder that holds your pictures")
+    walk = Walk(root)
+    paths = walk.pictures("")
+    if not paths:
+        raise UsageError("holds no pictures", file=root, fix="give the folder that holds your pictures")
+    return Manifest(
+        root=root,
+        classes=(),
+        paths=tuple(paths),
+        labels=np.full(len(paths), -1, dtype=np.int64),
+        splits=np.array([UNLABELLED] * len(paths)),
+        fingerprint=fingerprint(root, paths, [""] * len(paths)),
         name=printable(root.resolve().name),
         notes=tuple(walk.notes),
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from handful import parallel
+from handful.augment.mix import Mixing, mixed_labels, partners
 from handful.augment.views import View, to_input
 from handful.data.images import Images
 from handful.data.order import positions
@@ -30,6 +31,7 @@ class TrainStream:
         unlabelled: row numbers, int64 [m]; may be empty where no view but "x" is asked for.
         ratio: unlabelled pictures for each labelled one in a batch.
         extra: tensors with one row per picture of ``unlabelled`` that travel with it (a teacher's targets).
+        mixing: mixes labelled pictures and their targets, which are then float [n, K].
         seed, stage: name the random draws.
         device: where batches are made.
 
@@ -47,6 +49,7 @@ class TrainStream:
     unlabelled: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     ratio: int = 0
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    mixing: Mixing | None = None
     seed: int = 0
     stage: str = "train"
     device: str = "cpu"
@@ -60,11 +63,24 @@ class TrainStream:
 
     def at(self, step: int) -> dict[str, Tensor]:
         """The batch of one step."""
-        where = self._positions(len(self.labelled), self.batch, step, "labelled")
-        rows = self.labelled[where]
+        everywhere = torch.from_numpy(
+            positions(len(self.labelled), self.batch, step, self.seed, self.stage, "labelled")
+        )
+        mine = torch.arange(self.batch)[parallel.rows(self.batch)]
+        rows = self.labelled[everywhere[mine]]
+        x, y = self._seen("x", rows, self.batch, step, mine), self.y[everywhere[mine]]
+        if self.mixing:
+            theirs = partners(self.batch, self.seed, self.stage, step)[mine]
+            if parallel.size() == 1:
+                other = x.index_select(0, theirs.to(x.device))
+            else:  # partners may be another process's: their pictures are made here once more
+                other = self._seen("x", self.labelled[everywhere[theirs]], self.batch, step, theirs)
+            u = uniform((self.batch, self.mixing.n_draws), self.seed, self.stage, "mixing", step)[mine]
+            x, weight = self.mixing(x, other, u)
+            y = mixed_labels(y, self.y[everywhere[theirs]], weight)
         out = {
-            "x": self._view("x", rows, self.batch, step),
-            "y": self.y[where].to(self.device),
+            "x": self._input(x),
+            "y": y.to(self.device),
             "index": rows,
             "draw": torch.tensor(key(self.seed, self.stage, "method", step)),
         }
@@ -82,7 +98,14 @@ class TrainStream:
         return torch.from_numpy(positions(n, size, step, self.seed, self.stage, name)[parallel.rows(size)])
 
     def _view(self, name: str, rows: Tensor, size: int, step: int) -> Tensor:
+        mine = torch.arange(size)[parallel.rows(size)]
+        return self._input(self._seen(name, rows, size, step, mine))
+
+    def _seen(self, name: str, rows: Tensor, size: int, step: int, places: Tensor) -> Tensor:
+        """Pictures as a view shows them, uint8; ``places`` are theirs in the global batch."""
         view = self.views[name]
-        u = uniform((size, view.n_draws), self.seed, self.stage, "view", name, step)[parallel.rows(size)]
-        x = view(self.images.take(rows).to(self.device), u)
+        u = uniform((size, view.n_draws), self.seed, self.stage, "view", name, step)[places]
+        return view(self.images.take(rows).to(self.device), u)
+
+    def _input(self, x: Tensor) -> Tensor:
         return to_input(x, self.spec).contiguous(memory_format=torch.channels_last)

@@ -14,10 +14,9 @@ from torch import Tensor
 LOSS = 0.05  # of the right answers that may be given up
 
 RULE = (
-    "An answer less sure than the threshold counts as 'none of these'. The threshold is the largest confidence that at "
-    f"most {100 * LOSS:.0f} in 100 right answers are expected to fall below, going by the labelled pictures that were "
-    "held out in cross-validation (or by the validation part). No picture of another kind was seen, so how many of "
-    "those it catches is not known."
+    f"The threshold is the largest confidence that at most {100 * LOSS:.0f} in 100 right answers are expected to fall "
+    "below, going by labelled pictures that were held out. No picture of another kind was seen: how many of those it "
+    "catches is not known."
 )
 
 

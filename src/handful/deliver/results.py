@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ def write_results(
     curve: OwnCurve | None = None,
     pseudo: PseudoLabels | None = None,
     issues: Sequence[Issue] = (),
+    tested: Mapping[str, float] | None = None,
 ) -> None:
     """Model, predictions, summary, report; ``run.toml`` last, so that a run counts as finished only with all."""
     folder = book.path.parent
@@ -68,6 +69,7 @@ def write_results(
         pseudo=pseudo,
         issues=issues,
         reject=reject,
+        tested=tested,
     )
     summary.save(folder / "summary.json")
     write_atomic(

@@ -5,24 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from handful.augment.mix import Mixing
 from handful.losses.classify import cross_entropy
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
 class Supervised:
-    """L = mean_i CE(student(x_i), y_i).
+    """L = mean_i CE(student(x_i), y_i); where pictures are mixed, x_i and y_i are mixed in the same proportion.
 
     Attributes:
         smoothing: label smoothing epsilon (Szegedy et al. 2016, sec. 7).
-        view: how the labelled pictures are shown: "plain", "weak" or "strong".
+        view: how the labelled pictures are shown: "plain", "weak", "strong", or as ``augment.named`` has it, such as
+            "weak+randaugment:n=2:m=9" or a policy file.
+        mix: "none", "mixup", "cutmix", or "both".
+        mix_alpha: of the Beta distribution of the proportions.
+        mix_chance: share of the pictures that are mixed.
     """
 
     smoothing: float = 0.0
     view: str = "strong"
+    mix: str = "none"
+    mix_alpha: float = 1.0
+    mix_chance: float = 1.0
 
     uses_unlabelled = False
     needs_teacher = False
+
+    def __post_init__(self) -> None:
+        _ = self.mixing  # wrong settings are told at once
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """How labelled pictures are mixed, if they are."""
+        return None if self.mix == "none" else Mixing(self.mix, self.mix_alpha, self.mix_chance)
 
     @property
     def views(self) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,7 @@ def choose(
     seconds: float = 300.0,
     validation: Validation | None = None,
     only: tuple[str, str] | None = None,
+    among: Sequence[tuple[str, str]] = (),
     method: Any = None,
     training: Mapping[str, Any] | None = None,
     prior: PriorTable | None = None,
@@ -110,6 +111,7 @@ def choose(
         validation: pictures to choose by; without, repeated stratified cross-validation on the labelled ones.
         only: (recipe, space): no choice, just this one, measured in the same way; where it learns from unlabelled
             pictures, so is its labelled-only twin, with the same time or steps.
+        among: the candidates; by default those that ``recipes.table`` names for such pictures.
         method, training: overrides for ``only``.
         prior: what is known from other data sets; by default the table that ships with handful.
         started: when the run began (``time.perf_counter``); by default now.
@@ -124,7 +126,7 @@ def choose(
     can_measure = validation is not None or rarest >= 2
     counts = validation is not None or rarest >= EVIDENCE_FROM
     kind = "photo" if task.photographs else "small"
-    pairs = [only, *twin_of(*only, task)] if only else candidates(task)
+    pairs = [only, *twin_of(*only, task)] if only else list(among) or candidates(task)
     trials = {label(*pair): Trial(*pair, find(pair[0])) for pair in pairs}
     usable = {k: t for k, t in trials.items() if len(task.unlabelled) or not t.recipe.uses_unlabelled}
     if only and label(*only) not in usable:

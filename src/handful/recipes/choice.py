@@ -127,6 +127,7 @@ def decide(
     labels: int,
     right: Mapping[str, np.ndarray],
     n_folds: int,
+    sure: float = SURE,
 ) -> Verdict:
     """Apply ``RULE``.
 
@@ -136,6 +137,7 @@ def decide(
         labels: of the rarest class.
         right: right/wrong [R, n] by candidate, where measured.
         n_folds: of the cross-validation (1: a separate validation part).
+        sure: standard errors by which a candidate must lead.
     """
 
     def belief(a: str, b: str) -> Belief:
@@ -158,6 +160,6 @@ def decide(
     beliefs = {name: belief(name, baseline) for name in candidates}
     priors = {name: prior.difference(name, baseline, kind, labels, error(baseline)) for name in candidates}
     users = [name for name, unlabelled in candidates.items() if unlabelled]
-    leading = [name for name in users if beliefs[name].mean > SURE * beliefs[name].sd]
+    leading = [name for name in users if beliefs[name].mean > sure * beliefs[name].sd]
     chosen = max(leading, key=lambda name: beliefs[name].mean, default=baseline)
     return Verdict(chosen, baseline, beliefs, priors)

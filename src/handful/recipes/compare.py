@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from handful import __version__, machine
+from handful.augment.named import with_policies
 from handful.data.images import Images
 from handful.data.split import draw, folds
 from handful.engine.interrupt import requested
@@ -191,6 +192,7 @@ def parse(text: str, **rest: Any) -> Contender:
             fix = "write it as RECIPE:training.steps=40,method.threshold=0.9"
             raise UsageError(f"'{item}' in '{text}' is not a setting", fix=fix)
         changes[part][name.replace("-", "_")] = _value(value.strip())
+    changes["method"] = with_policies(changes["method"])
     return Contender(recipe.strip(), on.strip(), **changes, **rest).checked()
 
 

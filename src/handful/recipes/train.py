@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from handful import parallel
-from handful.augment.views import Plain, Strong, View, Weak
+from handful.augment.named import make
+from handful.augment.views import View
 from handful.data.stream import TrainStream
 from handful.engine import checkpoint, schedule
 from handful.engine.evaluate import predict
@@ -197,11 +198,13 @@ def _run(
         models[role] = parallel.wrap(models[role])
         if workshop.compile:
             models[role] = torch.compile(models[role])  # type: ignore[assignment]
+    mixing = getattr(method, "mixing", None)
     stream = TrainStream(
         images=task.images,
         spec=network.spec,  # type: ignore[arg-type]
         labelled=task.labelled,
-        y=task.y,
+        y=torch.nn.functional.one_hot(task.y, task.n_classes).float() if mixing else task.y,
+        mixing=mixing,
         views={name: make_view(kind, task) for name, kind in method.views.items()},
         batch=training.batch,
         unlabelled=task.unlabelled,
@@ -313,12 +316,9 @@ def choose_precision(network: nn.Module, workshop: Workshop) -> Precision:
 
 
 def make_view(kind: str, task: Task) -> View:
-    """A view by name. Gray pictures are never mirrored: digits and letters would turn into others."""
-    flip = task.images.channels == 3
-    views: dict[str, View] = {"plain": Plain(), "weak": Weak(flip=flip), "strong": Strong(flip=flip)}
-    if kind not in views:
-        raise UsageError(f"there is no view '{kind}'", fix=f"one of {', '.join(views)}")
-    return views[kind]
+    """A view by its words. Gray pictures are not mirrored unless they say so: digits and letters would turn into
+    others."""
+    return make(kind, flip=task.images.channels == 3)
 
 
 def _optimizer(training: Training, network: nn.Module) -> torch.optim.Optimizer:

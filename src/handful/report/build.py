@@ -5,7 +5,9 @@ Legend: n pictures, K classes; accuracies are fractions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful.data.manifest import SPLITS
 from handful.recipes.auto import Outcome, Trial, Validation
 from handful.recipes.choice import RULE
 from handful.recipes.curve import OwnCurve
@@ -31,7 +34,7 @@ from handful.statistics import (
 
 GALLERY = 12  # pictures in a gallery
 FEW_HELD_OUT = 30  # fewer held-out pictures than this make no reliability diagram
-FEW_CHECKED = 5  # a share of fewer pictures than this is not shown
+FEW_CHECKED = 10  # a share of fewer pictures than this is not shown
 MOST_ISSUES = 24  # problems shown; all of them stand in issues.csv
 EDGES = (0.0, 0.5, 0.7, 0.9, 0.99, 1.0)  # of confidence, in the audit of pseudo-labels
 
@@ -72,6 +75,7 @@ def summarise(
     pseudo: PseudoLabels | None = None,
     issues: Sequence[Issue] = (),
     reject: Mapping[str, Any] | None = None,
+    tested: Mapping[str, float] | None = None,
 ) -> Summary:
     """Everything that the page shows; test labels are looked at here for the first time."""
     trial = outcome.trials[outcome.chosen]
@@ -79,7 +83,7 @@ def summarise(
     summary = Summary(
         title=f"{name}: {task.n_classes} classes from {len(task.labelled)} labels",
         data_name=name,
-        counts={k: dict(v) for k, v in counts.items() if k},
+        counts=_counts(counts),
         n_labelled=len(task.labelled),
         n_unlabelled=len(task.unlabelled),
         n_validation=len(validation.rows) if validation else 0,
@@ -89,13 +93,16 @@ def summarise(
         if outcome.verdict
         else f"No choice was made: --recipe asked for {outcome.chosen}.",
         asked_for=outcome.verdict is None,
-        tried=_tried(outcome),
+        tried=_tried(outcome, tested or {}),
         curves={k: v for k, v in curves(read(folder / "metrics.jsonl")).items() if "/" not in k},
         mean_pictures=_mean_pictures(task),
         problems=[f"{path}: {reason}" for path, reason in unreadable],
         command=command,
         provenance={
-            **{name: str(value) for name, value in plan.items()},
+            **{
+                name: f"{value:.3g}" if isinstance(value, float) else str(value)
+                for name, value in plan.items()
+            },
             "seed": str(seed),
             "seconds in all": f"{seconds:.0f}",
             "SHA-256 of the weights": digest,
@@ -140,8 +147,12 @@ def summarise(
             "held-out labelled pictures, by which the temperature was set (so a little flattering)"
         )
     summary.reject = dict(reject or {})
+    if reject and p_test is not None:
+        low = p_test.amax(1) < reject["threshold"]
+        right_ones = int((low & (p_test.argmax(1) == test_y)).sum())
+        summary.reject |= {"n_test": len(test), "below": int(low.sum()), "below_right": right_ones}
     if curve:
-        summary.own_curve = _own_curve(curve)
+        summary.own_curve = _own_curve(replace(curve, name=_title(outcome.trials[curve.name])))
     if pseudo:
         summary.audit = _audit(task, pseudo)
     _issues(summary, task, issues)
@@ -151,7 +162,13 @@ def summarise(
     return summary
 
 
-def _tried(outcome: Outcome) -> list[Tried]:
+def _counts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """Classes and their splits, without the splits that no class has pictures in."""
+    used = [split for split in SPLITS if any(row.get(split) for name, row in counts.items() if name)]
+    return {name: {split: row.get(split, 0) for split in used} for name, row in counts.items() if name}
+
+
+def _tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
     """One row per candidate; differences are to the labelled-only baseline, on the same pictures."""
     verdict = outcome.verdict
     reference = verdict.baseline if verdict else outcome.twin
@@ -159,11 +176,12 @@ def _tried(outcome: Outcome) -> list[Tried]:
     rows = []
     for key, trial in outcome.trials.items():
         row = Tried(
-            name=f"{trial.recipe.title} ({trial.on})",
+            name=_title(trial),
             uses_unlabelled=trial.recipe.uses_unlabelled,
             seconds=trial.seconds or None,
             chosen=key == outcome.chosen,
             baseline=key == reference,
+            test_accuracy=tested.get(key),
             note=trial.note,
         )
         if trial.right is not None:
@@ -177,6 +195,11 @@ def _tried(outcome: Outcome) -> list[Tried]:
             row.posterior_mean, row.posterior_sd = verdict.beliefs[key]
         rows.append(row)
     return rows
+
+
+def _title(trial: Trial) -> str:
+    """A candidate's name for people."""
+    return f"{trial.recipe.title} ({trial.on})"
 
 
 def _same_repeats(a: Trial, b: Trial) -> tuple[np.ndarray, np.ndarray]:
@@ -249,7 +272,7 @@ def _own_curve(curve: OwnCurve) -> CurveOnPage:
         "measured": list(zip(curve.sizes, curve.accuracy)),
         "expected": [(f.sizes[i], float(f.mean[i]), float(f.low[i]), float(f.high[i])) for i in rows],
         "more": [(curve.more(i), *curve.gain(i)) for i in rows if i],
-        "advice": curve.advice(),
+        "advice": re.sub(r"(?<!\w)-(?=\d)", "\u2212", curve.advice()),
     }
 
 
@@ -344,12 +367,12 @@ def _next_steps(summary: Summary, task: Task, outcome: Outcome) -> list[str]:
     if summary.least_sure:
         steps.append("Label the pictures below that the model is least sure about; they teach it most.")
     if not len(task.unlabelled):
-        steps.append("Put pictures without labels into unlabeled/: several recipes learn from them.")
+        steps.append("Put pictures without labels into `unlabeled/`: several recipes learn from them.")
     if not summary.n_test:
         low, high = wilson(80, 100)
         steps.append(
-            "Put some labelled pictures into test/<class>/ to get a figure that no choice has touched: with 100 of "
+            "Put some labelled pictures into `test/<class>/` to get a figure that no choice has touched: with 100 of "
             f"them a model that is right 80 % of the time is measured as {100 * low:.0f} to {100 * high:.0f} %."
         )
-    steps.append("Classify new pictures with: handful predict RUN PICTURES…")
+    steps.append("Classify new pictures with: `handful predict RUN PICTURES…`")
     return steps

@@ -21,6 +21,7 @@ from handful.report.record import Thumb, Tried
 
 WIDTH = 360
 DASHES = ("", "5 3", "2 2", "8 3 2 3", "1 3", "10 4")
+FEW = 10
 MANY = 20
 """A confusion matrix of more classes than this is shown as a list of its worst pairs."""
 
@@ -172,7 +173,7 @@ def own_curve(
     body.append(_text((left + right) / 2, bottom + 31, "labels per class", "tick", "middle"))
     band = [(n, up) for n, _, _, up in expected] + [(n, down) for n, _, down, _ in reversed(expected)]
     body.append(Markup('<polygon class="band-fill" points="{}"/>').format(path(band)))
-    series = [("c0", "", measured), ("c1", "5 3", [(n, a) for n, a, _, _ in expected])]
+    series = [("c0", "", measured), ("c1", "5 3", [measured[-1], *((n, a) for n, a, _, _ in expected)])]
     for colour, dash, points in series:
         text = '<polyline class="{} curve" points="{}" stroke-dasharray="{}"/>'
         body.append(Markup(text).format(colour, path(points), dash))
@@ -260,7 +261,8 @@ def confused_bars(matrix: Sequence[Sequence[int]], classes: Sequence[str], top: 
 def reliability(
     before: Sequence[tuple[float, float, int]], after: Sequence[tuple[float, float, int]]
 ) -> Markup:
-    """Accuracy against confidence in bins (confidence, accuracy, n); a larger point holds more pictures."""
+    """Accuracy against confidence in bins (confidence, accuracy, n); a larger point holds more pictures, and bins of
+    fewer than FEW are not joined to the others."""
     left, top, side = 58, 8, 280
 
     def at(c: float, a: float) -> tuple[float, float]:
@@ -279,7 +281,9 @@ def reliability(
     most = max((n for *_, n in (*before, *after)), default=1)
     for i, (name, bins) in enumerate((("before temperature scaling", before), ("after", after))):
         colour, dash = ("c1", "5 3") if i == 0 else ("c0", "")
-        path = " ".join("{:.1f},{:.1f}".format(*at(c, a)) for c, a, _ in bins)
+        path = " ".join(
+            "{:.1f},{:.1f}".format(*at(c, a)) for c, a, n in bins if n >= FEW
+        )  # no line through chance
         body.append(
             Markup('<polyline class="{} curve" points="{}" stroke-dasharray="{}"/>').format(
                 colour, path, dash

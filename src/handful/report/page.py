@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from handful.files import write_atomic
 from handful.report import figures
@@ -33,6 +33,7 @@ def render(summary: Summary) -> str:
         "points_span": points_span,
         "duration": duration,
         "thousands": thousands,
+        "commands": commands,
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -77,6 +78,10 @@ def verdict(s: Summary) -> str:
         words.append(_no_help(measured))
     elif chosen.difference is not None:
         words.append(_gain(chosen, baseline, s.tried))
+    elif baseline is not None:
+        words.append(_without_measurement(chosen, baseline, s.tried))
+    if chosen.test_accuracy is not None:
+        words.append(_on_the_test_part(chosen, s.tried))
     return " ".join(w for w in words if w)
 
 
@@ -115,6 +120,40 @@ def _gain(chosen: Tried, baseline: Tried | None, tried: list[Tried]) -> str:
             f"them, lies {points(rival.difference)} from the baseline{_ends(rival)}."
         )
     return words + " Whether the unlabelled pictures helped is not certain."
+
+
+def _without_measurement(chosen: Tried, baseline: Tried, tried: list[Tried]) -> str:
+    """The baseline was not measured here: what was expected, and the best that was, without unlabelled pictures."""
+    words = ""
+    if chosen.prior_mean is not None and chosen.prior_sd is not None:
+        size, side = (
+            points(abs(chosen.prior_mean)).lstrip("+"),
+            "above" if chosen.prior_mean >= 0 else "below",
+        )
+        words = (
+            f"Its labelled-only baseline, {baseline.name}, was not measured here; going by other data sets the choice "
+            f"is expected {size} {side} it (± {100 * chosen.prior_sd:.1f}, one standard deviation)."
+        )
+    measured = [t for t in tried if not t.uses_unlabelled and t.cv_accuracy is not None]
+    rival = max(measured, key=lambda t: t.cv_accuracy or 0.0, default=None)
+    if rival is not None and chosen.cv_accuracy is not None and chosen.uses_unlabelled:
+        words += (
+            f" In cross-validation it was right on {figures.percent(chosen.cv_accuracy)}; the best without unlabelled "
+            f"pictures, {rival.name}, on {figures.percent(rival.cv_accuracy or 0.0)}."
+        )
+    return words.strip()
+
+
+def _on_the_test_part(chosen: Tried, tried: list[Tried]) -> str:
+    """After the fact: the best that learned from the labels alone, on the same test pictures."""
+    others = [t for t in tried if not t.uses_unlabelled and not t.chosen and t.test_accuracy is not None]
+    best = max(others, key=lambda t: t.cv_accuracy or 0.0, default=None)
+    if best is None or not chosen.uses_unlabelled:
+        return ""
+    return (
+        f"After the fact, on the test part: {figures.percent(chosen.test_accuracy or 0.0)}, against "
+        f"{figures.percent(best.test_accuracy or 0.0)} of {best.name}."
+    )
 
 
 def _ends(t: Tried) -> str:
@@ -191,6 +230,14 @@ def duration(seconds: float) -> str:
 def thousands(number: int) -> str:
     """12345 with a thin space: groups read the same in every country."""
     return f"{number:,}".replace(",", THIN)
+
+
+def commands(text: str) -> Markup:
+    """Escaped, with what stands between backticks as code."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts)
+    )
 
 
 def _signed(difference: float) -> str:

@@ -1,0 +1,47 @@
+"""The ladder of baselines as a table, from figures that other benchmarks wrote: ``python -m benchmarks.ladder``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+STEPS = (
+    ("nearest-mean", "nearest class mean", "the mean of each class's features"),
+    ("knn", "nearest neighbours", "the most similar labelled pictures"),
+    ("logistic", "logistic regression", "one linear layer on frozen features, from the labels alone"),
+    ("supervised", "small network from scratch", "a network that learns everything from the labels alone"),
+    ("fine-tune", "fine-tuning", "a pretrained network, from the labels alone"),
+    ("propagation", "label propagation", "the unlabelled pictures join in: labels flow between neighbours"),
+    ("pseudo-label", "pseudo-labels", "a network learns what label propagation says"),
+    (
+        "fine-tune-pseudo",
+        "fine-tuning with pseudo-labels",
+        "a pretrained network learns what label propagation says",
+    ),
+    ("auto", "automatic choice", "tries, compares and chooses"),
+)
+
+
+def table(labels: int = 4) -> str:
+    """Markdown: a row a step, a column a data set; percent right, ± the standard deviation over label draws."""
+    digits, flowers = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("digits", "flowers"))
+    on_digits = {
+        row["recipe"]: f"{row['mean']:.1f} ± {row['sd']:.1f}" for row in digits["rows"] if "sd" in row
+    }
+    on_flowers = {
+        row["recipe"].partition("@")[0]: f"{row['accuracy']:.1f} ± {row['sd']:.1f}"
+        for row in flowers["rows"]
+        if row["labels"] == labels and "sd" in row
+    }
+    lines = ["| Step | What it adds | Digits | Flowers |", "|---|---|---|---|"]
+    for name, title, words in STEPS:
+        if name in on_digits or name in on_flowers:
+            cells = [on.get(name, "–") for on in (on_digits, on_flowers)]
+            lines.append(f"| {title} (`{name}`) | {words} | {' | '.join(cells)} |")
+    source = f"Digits: `{digits['command']}`, {digits['date']}. Flowers: `{flowers['command']}`, {flowers['date']}."
+    return "\n".join([*lines, "", source]) + "\n"
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,55 @@
+"""``handful inspect``."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from handful import api
+from handful.commands.console import ConsoleTeller
+from handful.data.audit import in_short
+from handful.report.figures import percent
+from handful.report.page import span
+
+
+@dataclass
+class InspectArguments:
+    """Look at data before anything is trained: problems, class balance, mean pictures, distributions; against another
+    set: how far apart are they?"""
+
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """what handful fit takes; a folder of pictures without classes will do"""
+    against: str = ""
+    """another set of pictures, to measure how far apart the two are"""
+    out: Path | None = None
+    """folder of the page and of issues.csv (default: runs/NAME-inspect)"""
+
+
+def inspect(words: Sequence[str]) -> int:
+    """``handful inspect DATA [--against OTHER]``"""
+    given = tyro.cli(InspectArguments, args=list(words), prog="handful inspect")
+    begin = time.perf_counter()
+    with ConsoleTeller() as teller:
+        done = api.inspect(
+            given.data,
+            given.against or None,
+            out=given.out,
+            teller=teller,
+            command=shlex.join(["handful", "inspect", *words]),
+        )
+    lines = [f"problems: {in_short(done.issues) or 'none found'}"]
+    if done.gap:
+        lines.append(
+            f"told apart: {percent(done.gap.accuracy.value)} of pictures (95 % interval "
+            f"{span(done.gap.accuracy.interval)}, chance 50 %)"
+        )
+    print("\n".join([*lines, f"report: {done.folder / 'report.html'}"]))
+    print(f"({time.perf_counter() - begin:.0f} s)")
+    return 0

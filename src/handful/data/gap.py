@@ -1,0 +1,163 @@
+"""How far apart are two sets of pictures? A classifier is asked to tell them apart, and simple figures are compared.
+
+Ben-David et al., "A theory of learning from different domains" (Machine Learning 79, 2010), section 4: if no
+classifier can tell two sets, a model of one is as good on the other. Here, the share of pictures whose set is told
+right by a classifier that did not learn from them; 50 % is chance, as both sets give equally many.
+
+Legend: n pictures of each set, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from handful.data.images import Images
+from handful.data.split import folds
+from handful.statistics import Estimate, accuracy
+
+FOLDS = 5
+LOOK = 16  # pixels a side that the classifier sees
+COMPONENTS = 48  # of these pixels
+NO_SHIFT = 0.2  # standard deviations that are called small (Cohen 1988)
+LUMA = torch.tensor([0.299, 0.587, 0.114])
+
+Measures = dict[str, NDArray[np.float64]]
+
+
+class Shift(NamedTuple):
+    """One figure in both sets: means, and their difference in standard deviations with its 95 % interval."""
+
+    name: str
+    first: float
+    second: float
+    effect: Estimate
+
+
+class Gap(NamedTuple):
+    """Two sets side by side.
+
+    Attributes:
+        accuracy: of telling them apart, with a 95 % interval; 0.5 is chance.
+        n: pictures of each set that were used.
+        shifts: largest first.
+        p_first, p_second: float64 [n], the probability of each picture to be of its own set, by a classifier that did
+            not learn from it: the largest give the set away.
+    """
+
+    accuracy: Estimate
+    n: int
+    shifts: list[Shift]
+    p_first: NDArray[np.float64]
+    p_second: NDArray[np.float64]
+
+    @property
+    def apart(self) -> bool:
+        """Whether the two can be told apart better than by chance."""
+        return self.accuracy.low > 0.5
+
+
+def gap(first: tuple[Tensor, Measures], second: tuple[Tensor, Measures], seed: int = 0) -> Gap:
+    """Compare two sets of n pictures each: (features float32 [n, D], figures by name float64 [n])."""
+    x = torch.cat([first[0], second[0]]).double().numpy()
+    y = np.repeat([0, 1], [len(first[0]), len(second[0])])
+    p = told(x, y, seed)
+    right = (p > 0.5) == (y == 1)
+    own = np.where(y == 1, p, 1 - p)
+    names = [name for name in first[1] if name in second[1]]
+    shifts = [shift(name, first[1][name], second[1][name]) for name in names]
+    shifts.sort(key=lambda s: -abs(s.effect.value))
+    return Gap(accuracy(right), len(first[0]), shifts, own[y == 0], own[y == 1])
+
+
+def told(x: NDArray[np.float64], y: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+    """Probability [N] that a picture is of set 1, by logistic regression on the folds that it is not in."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    p = np.empty(len(x))
+    fold_of = folds(y, FOLDS, 1, seed)[0]
+    with threadpool_limits(1, user_api="blas"):
+        for fold in range(FOLDS):
+            held = fold_of == fold
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, max_iter=300))
+            p[held] = model.fit(x[~held], y[~held]).predict_proba(x[held])[:, 1]
+    return p
+
+
+def shift(name: str, a: NDArray[np.float64], b: NDArray[np.float64]) -> Shift:
+    """Means of a figure in two sets, and Cohen's d with its large-sample interval (Hedges & Olkin 1985, sec. 5.E)."""
+    spread = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2)
+    difference = float(b.mean() - a.mean())
+    d = difference / spread if spread > 1e-12 else np.sign(difference) * np.inf if difference else 0.0
+    half = (
+        1.96 * np.sqrt(1 / len(a) + 1 / len(b) + d * d / (2 * (len(a) + len(b)))) if np.isfinite(d) else 0.0
+    )
+    return Shift(name, float(a.mean()), float(b.mean()), Estimate(float(d), float(d - half), float(d + half)))
+
+
+def looks(images: Images, rows: Tensor) -> Tensor:
+    """Shrunk gray pictures, float32 [n, LOOK²] in [0, 1]."""
+    return torch.cat(
+        [
+            F.interpolate(_gray(images, some), (LOOK, LOOK), mode="area").flatten(1) / 255
+            for some in rows.split(1024)
+        ]
+    )
+
+
+def components(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sets on the principal components of both together, float32 [n, COMPONENTS] each."""
+    both = torch.cat([first, second])
+    both = both - both.mean(0)
+    _, _, axes = torch.linalg.svd(both, full_matrices=False)
+    scores = both @ axes[:COMPONENTS].T
+    return scores[: len(first)], scores[len(first) :]
+
+
+def measures(images: Images, rows: Tensor) -> Measures:
+    """Simple figures of pictures as they are stored, each float64 [n]: brightness, contrast, sharpness, brightness of
+    the border (all 0 … 1), and for colour pictures saturation and the share of red and of blue."""
+    found: dict[str, list[Tensor]] = {}
+    for some in rows.split(512):
+        gray = _gray(images, some)[:, 0] / 255
+        edge = max(1, gray.shape[1] // 8)
+        border = torch.ones_like(gray[0], dtype=torch.bool)
+        border[edge:-edge, edge:-edge] = False
+        slopes = (gray[:, 1:] - gray[:, :-1]).abs().mean((1, 2)) + (
+            gray[:, :, 1:] - gray[:, :, :-1]
+        ).abs().mean((1, 2))
+        figures = {
+            "brightness": gray.mean((1, 2)),
+            "contrast": gray.std((1, 2)),
+            "sharpness": slopes / 2,
+            "brightness of the border": gray[:, border].mean(1),
+        }
+        if images.channels == 3:
+            x = images.take(some).float() / 255
+            figures["saturation"] = ((x.amax(1) - x.amin(1)) / x.amax(1).clamp_min(1 / 255)).mean((1, 2))
+            total = x.sum(1).mean((1, 2)).clamp_min(1e-6)
+            figures["share of red"] = x[:, 0].mean((1, 2)) / total
+            figures["share of blue"] = x[:, 2].mean((1, 2)) / total
+        for name, values in figures.items():
+            found.setdefault(name, []).append(values)
+    return {name: torch.cat(parts).double().numpy() for name, parts in found.items()}
+
+
+def as_features(figures: Mapping[str, NDArray[np.float64]], names: list[str]) -> Tensor:
+    """Some of the figures as columns, float32 [n, len(names)]."""
+    return torch.from_numpy(np.stack([figures[name] for name in names], 1)).float()
+
+
+def _gray(images: Images, rows: Tensor) -> Tensor:
+    """Gray pictures float32 [n, 1, S, S], 0 … 255."""
+    x = images.take(rows).float()
+    return torch.einsum("nchw,c->nhw", x, LUMA).unsqueeze(1) if x.shape[1] == 3 else x

@@ -1,0 +1,142 @@
+"""Figures of a look at data as inline SVG: distributions, brightness of each class, shifts between two sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from handful.data.gap import Shift
+from handful.report.figures import (
+    DASHES,
+    WIDTH,
+    _circle,
+    _line,
+    _svg,
+    _text,
+    _ticks,
+    columns,
+    percent,
+    shorten,
+)
+
+FEWEST_BINS, MOST_BINS = 10, 32
+MOST_CLASSES = 30
+
+
+def histogram(series: Mapping[str, NDArray[np.float64]], title: str, *, fractions: bool = False) -> Markup:
+    """Distributions of a figure as outlines over common bins, each of area 1; the vertical axis has no scale.
+
+    Values beyond the 0.5th and 99.5th percentile of all are put into the outer bins.
+    """
+    shown = {name: values[np.isfinite(values)] for name, values in series.items()}
+    shown = {name: values for name, values in shown.items() if len(values)}
+    if not shown:
+        return Markup("")
+    every = np.concatenate(list(shown.values()))
+    low, high = (float(v) for v in np.quantile(every, [0.005, 0.995]))
+    if high - low < 1e-9:
+        low, high = low - 0.5 * max(abs(low), 1e-3), high + 0.5 * max(abs(high), 1e-3)
+    bins = int(np.clip(2 * min(map(len, shown.values())) ** 0.5, FEWEST_BINS, MOST_BINS))
+    edges = np.linspace(low, high, bins + 1)
+    heights = {
+        name: np.histogram(np.clip(values, low, high), edges)[0] / len(values)
+        for name, values in shown.items()
+    }
+    top, bottom, left, right = 6, 120, 16, WIDTH - 18
+    tallest = max(float(h.max()) for h in heights.values())
+
+    def at(value: float) -> float:
+        return left + (right - left) * (value - low) / (high - low)
+
+    body = [_line(left, bottom, right, bottom, "grid")]
+    for mark in _ticks(low, high):
+        if low <= mark <= high:
+            body.append(_line(at(mark), bottom, at(mark), bottom + 4, "grid"))
+            body.append(
+                _text(at(mark), bottom + 16, percent(mark, 0) if fractions else f"{mark:g}", "tick", "middle")
+            )
+    for i, (name, h) in enumerate(heights.items()):
+        steps = [f"{at(edges[0]):.1f},{bottom}"]
+        for k, value in enumerate(h):
+            y = bottom - (bottom - top) * value / tallest
+            steps += [f"{at(edges[k]):.1f},{y:.1f}", f"{at(edges[k + 1]):.1f},{y:.1f}"]
+        steps.append(f"{at(edges[-1]):.1f},{bottom}")
+        body.append(
+            Markup(
+                '<polyline class="c{} curve" points="{}" stroke-dasharray="{}"><title>{}</title></polyline>'
+            ).format(i % 6, " ".join(steps), DASHES[i % 6], name)
+        )
+        y = bottom + 34 + 17 * i
+        body.append(_line(left, y - 4, left + 24, y - 4, f"c{i % 6} curve", dash=DASHES[i % 6]))
+        middle = float(np.median(shown[name]))
+        told = percent(middle) if fractions else f"{middle:.4g}"
+        body.append(
+            _text(
+                left + 30, y, f"{shorten(name, 24)}: median {told} of {len(shown[name]):,}", "name", "start"
+            )
+        )
+    return _svg(bottom + 26 + 17 * len(shown), title, body)
+
+
+def strips(series: Mapping[str, NDArray[np.float64]], title: str) -> Markup:
+    """The middle half (bar) and the median (dot) of a figure for every class; above ``MOST_CLASSES`` the ends."""
+    order = sorted((c for c in series if len(series[c])), key=lambda c: float(np.median(series[c])))
+    if len(order) > MOST_CLASSES:
+        order = order[: MOST_CLASSES // 2] + order[-(MOST_CLASSES // 2) :]
+    if not order:
+        return Markup("")
+    quarters = {c: [float(v) for v in np.quantile(series[c], [0.25, 0.5, 0.75])] for c in order}
+    marks = _ticks(min(q[0] for q in quarters.values()), max(q[2] for q in quarters.values()))
+    low, high = marks[0], marks[-1]
+    left, right = 14 + 7.2 * max(columns(shorten(c, 17)) for c in order), WIDTH - 14
+    bottom = 8 + 20 * len(order)
+
+    def at(value: float) -> float:
+        return left + (right - left) * (value - low) / (high - low)
+
+    body = []
+    for mark in marks:
+        body.append(_line(at(mark), 4, at(mark), bottom, "grid"))
+        body.append(_text(at(mark), bottom + 14, percent(mark, 0), "tick", "middle"))
+    for i, name in enumerate(order):
+        y = 16 + 20 * i
+        first, median, third = quarters[name]
+        body.append(_text(left - 8, y + 4, shorten(name, 17), "name", "end", full=name))
+        body.append(_line(at(first), y, at(third), y, "c0 bar"))
+        body.append(
+            _circle(
+                at(median), y, 4, "c0 dot", f"{name}: median {percent(median)}, {len(series[name])} pictures"
+            )
+        )
+    return _svg(bottom + 18, title, body)
+
+
+def shifts(rows: Sequence[Shift], names: tuple[str, str]) -> Markup:
+    """Differences of simple figures in standard deviations, with their intervals, around 0; beyond 3 cut off."""
+    if not rows:
+        return Markup("")
+    reach = 3.0
+    top, step, left, right = 20, 34, 8, WIDTH - 8
+
+    def at(value: float) -> float:
+        return left + (right - left) * (min(max(value, -reach), reach) + reach) / (2 * reach)
+
+    bottom = top + step * len(rows)
+    body = [_text(left, 12, f"← more in {shorten(names[0], 16)}", "tick", "start")]
+    body.append(_text(right, 12, f"more in {shorten(names[1], 16)} →", "tick", "end"))
+    for mark in (-3, -2, -1, 0, 1, 2, 3):
+        body.append(_line(at(mark), top, at(mark), bottom, "grid" if mark else "ideal"))
+        body.append(_text(at(mark), bottom + 14, f"{mark:g}".replace("-", "\u2212"), "tick", "middle"))
+    for i, row in enumerate(rows):
+        y = top + step * i + 24
+        value, low, high = row.effect
+        colour = "c1" if abs(value) >= 0.2 and (low > 0 or high < 0) else "c9"
+        body.append(_text(left, y - 9, row.name, "name", "start"))
+        body.append(_line(at(low), y, at(high), y, f"{colour} bar"))
+        body.append(
+            _circle(at(value), y, 5, f"{colour} dot", f"{row.name}: {value:+.2f} standard deviations")
+        )
+    return _svg(bottom + 18, "Shifts between the two sets in standard deviations", body)
