@@ -192,11 +192,11 @@ def fit(
             test_y = torch.from_numpy(manifest.labels[test.numpy()])
             tested = accuracy_afterwards(task, workshop, outcome, test, test_y)
             screening = screened(task, workshop, outcome)
-        if screening:
-            for issue in screening.overall(task.classes):
-                teller.tell(f"{issue.file}: {issue.reason}")
-            issues = in_order([*issues, *screening.issues(task)])
-            _tell_issues(folder, issues, [], teller)
+            strange = screening.issues(task) if screening else []
+            issues = in_order([*issues, *strange])
+            _tell_issues(folder, issues, strange, teller)
+        for issue in screening.overall(task.classes) if screening else ():
+            teller.tell(f"{issue.file}: {issue.reason}; {issue.suggestion}")
         if curve:
             teller.tell(curve.advice())
         book.seconds = time.perf_counter() - begin

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from handful.recipes.screen import class_frequencies, likeness, outliers, screen
+from handful.recipes.screen import class_frequencies, likeness, lower_kind, screen
 
 D = 32
 
@@ -20,13 +20,13 @@ def cloud(centre: int, n: int, spread: float = 0.15, seed: int = 0) -> Tensor:
     return F.normalize(torch.eye(D)[centre] + spread * torch.randn(n, D, generator=draw), dim=1)
 
 
-def pool(counts: list[int], seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four labelled pictures of each of three classes; ``counts`` unlabelled ones of each, and of a fourth thing.
+def pool(counts: list[int], seed: int = 0, labels: int = 4) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A few labelled pictures of each of three classes; ``counts`` unlabelled ones of each, and of a fourth thing.
     Returns features and classes of the labelled ones, features and classes (3: strange) of the others."""
-    labelled = torch.cat([cloud(k, 4, seed=seed + 50) for k in range(3)])
+    labelled = torch.cat([cloud(k, labels, seed=seed + 50) for k in range(3)])
     others = torch.cat([cloud(k, n, seed=seed) for k, n in enumerate(counts)])
     truth = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    return labelled, torch.arange(3).repeat_interleave(4), others, truth
+    return labelled, torch.arange(3).repeat_interleave(labels), others, truth
 
 
 def probabilities(x: Tensor) -> Tensor:
@@ -43,11 +43,34 @@ def test_likeness_equals_a_loop() -> None:
         assert float(found[i]) == pytest.approx(sum(own[j] for j in near) / 4, rel=1e-5)
 
 
-def test_outliers_of_known_values() -> None:
-    values = torch.tensor([0.0, 1, 2, 3, 4, 5, 6, -100, 100])  # median 3, median distance 2
-    assert outliers(values, deviations=34).tolist() == [v == -100 for v in values.tolist()]
-    assert not outliers(values, deviations=35).any()
-    assert not outliers(torch.ones(9)).any()
+def test_two_kinds_are_told_apart_by_the_better_likelihood() -> None:
+    """Normal distributions at 0 (deviation 1, 200 values) and 12 (deviation 2, 800): the nearer in likelihood."""
+    draw = torch.Generator().manual_seed(1)
+    low, high = torch.randn(200, generator=draw), 12 + 2 * torch.randn(800, generator=draw)
+    values = torch.cat([low, high])
+    found = lower_kind(values)
+    score_low = math.log(0.2) - values**2 / 2
+    score_high = math.log(0.8) - math.log(2) - ((values - 12) / 2) ** 2 / 2
+    clear = (score_low - score_high).abs() > 2  # the fit is not exact where the two are equal
+    assert torch.equal(found[clear], (score_low > score_high)[clear])
+    assert 195 <= int(found.sum()) <= 205
+
+
+def test_one_kind_or_two_that_overlap_are_left_alone() -> None:
+    draw = torch.Generator().manual_seed(1)
+    normal = torch.randn(1000, generator=draw)
+    assert not lower_kind(normal).any()
+    assert not lower_kind(torch.ones(50)).any()
+    assert not lower_kind(torch.cat([normal[:200], normal[200:] + 3])).any()
+    mostly_low = torch.cat([normal[:800], normal[800:] + 30])
+    assert not lower_kind(mostly_low).any(), "what is most of the pool is not strange"
+
+
+def test_fewer_than_four_labels_of_a_class_tell_too_little() -> None:
+    labelled, y, others, _ = pool([60, 60, 60, 25])
+    some = torch.cat([torch.arange(0, 3), torch.arange(4, 12)])
+    assert screen(labelled, y, others, probabilities(others)).strange.any()
+    assert not screen(labelled[some], y[some], others, probabilities(others)).strange.any()
 
 
 def test_planted_strangers_are_found() -> None:
@@ -70,7 +93,7 @@ def test_of_an_honest_pool_nothing_is_said(seed: int) -> None:
 
 
 def test_another_share_of_the_classes_is_told() -> None:
-    labelled, y, others, _ = pool([150, 25, 25])
+    labelled, y, others, _ = pool([150, 25, 25], labels=16)
     result = screen(labelled, y, others, probabilities(others))
     assert result.frequency.tolist() == pytest.approx([0.75, 0.125, 0.125], abs=0.03)
     assert result.mismatch == pytest.approx(0.75 - 1 / 3, abs=0.03)
@@ -78,6 +101,9 @@ def test_another_share_of_the_classes_is_told() -> None:
     assert issue.kind == "shares"
     assert "oak 7" in issue.reason
     assert "labelled 33 %" in issue.reason
+    labelled, y, others, _ = pool([150, 25, 25])
+    few = screen(labelled, y, others, probabilities(others))
+    assert few.overall(("oak", "ash", "elm")) == [], "with 4 labels a class it cannot be estimated"
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 0.95])

@@ -1,6 +1,6 @@
 """What is wrong with the unlabelled pictures: some are like no labelled class, or the classes come differently often.
 
-Legend: n labelled and m unlabelled pictures, D features of length 1, K classes.
+Legend: n labelled and m unlabelled pictures, D features, K classes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from handful.data.manifest import Issue
 from handful.recipes.auto import Outcome
@@ -16,8 +17,12 @@ from handful.recipes.task import Task, Workshop
 from handful.recipes.transfer import Space
 
 NEIGHBOURS = 10  # pictures of the pool over which likeness is averaged
-DEVIATIONS = 3.5  # robust standard deviations below the median from which a picture counts as strange
-FEWEST = 5  # strange pictures; fewer may be the tail of an honest pool
+APART = 2.3  # between the means of two kinds of pictures, in sums of their standard deviations
+MOST = 0.6  # share of the pool that may be strange
+FEWEST_LABELS = 4  # of the rarest class, under which likeness to the labelled pictures tells too little
+FEWEST_FOR_SHARES = (
+    16  # under which a classifier's mistakes look like other shares (benchmarks/results/screening.json)
+)
 WHERE = "unlabelled pictures"
 MISMATCH = 0.15  # share of pictures in another class than the labels' frequencies say, from which it is told
 
@@ -29,7 +34,8 @@ class Screening:
     Attributes:
         likeness: of each unlabelled picture to the labelled ones, float32 [m]; larger is more alike.
         strange: bool [m], pictures that are unlike every labelled class.
-        frequency: estimated share of each class among the others, float64 [K].
+        frequency: estimated share of each class among the others, float64 [K]; that of the labelled pictures where
+            there are too few of those to estimate it.
         labelled: share of each class among the labelled pictures, float64 [K].
     """
 
@@ -46,7 +52,7 @@ class Screening:
     def overall(self, classes: tuple[str, ...]) -> list[Issue]:
         """What the user should know of the unlabelled pictures as a whole; nothing where all is well."""
         found = []
-        if int(self.strange.sum()) >= FEWEST:
+        if bool(self.strange.any()):
             reason = f"{int(self.strange.sum())} of {len(self.strange)} are like no labelled class"
             fix = "take out those that show something else, or label some of them as a class of their own"
             found.append(Issue(WHERE, reason, fix, "strange"))
@@ -62,9 +68,10 @@ class Screening:
         return found
 
     def issues(self, task: Task) -> list[Issue]:
-        """The same, and every strange picture by name, the least alike first."""
-        found = self.overall(task.classes)
-        if any(issue.kind == "strange" for issue in found):
+        """For the list of issues: other shares, and every strange picture by name, the least alike first."""
+        overall = self.overall(task.classes)
+        found = [issue for issue in overall if issue.kind != "strange"]
+        if len(found) < len(overall):
             rows = torch.nonzero(self.strange).flatten()
             for i in rows[self.likeness[rows].argsort()].tolist():
                 name = task.images.names[int(task.unlabelled[i])]
@@ -78,14 +85,15 @@ def screen(labelled: Tensor, y: Tensor, unlabelled: Tensor, p: Tensor) -> Screen
     """Look at the unlabelled pictures.
 
     Args:
-        labelled: features [n, D] of length 1, with classes ``y`` int64 [n].
-        unlabelled: features [m, D] of length 1.
+        labelled: raw features [n, D], not centred, with classes ``y`` int64 [n].
+        unlabelled: raw features [m, D].
         p: calibrated class probabilities [m, K] of a classifier that was trained on the labelled pictures.
     """
-    like = likeness(labelled, unlabelled)
-    strange = outliers(like)
-    share = torch.bincount(y, minlength=p.shape[1]).double() / len(y)
-    frequency = class_frequencies(p[~strange], share) if bool((~strange).any()) else share
+    like = likeness(F.normalize(labelled, dim=1), F.normalize(unlabelled, dim=1))
+    counts = torch.bincount(y, minlength=p.shape[1])
+    rarest, share = int(counts.min()), counts.double() / len(y)
+    strange = lower_kind(like) if rarest >= FEWEST_LABELS else torch.zeros(len(like), dtype=torch.bool)
+    frequency = class_frequencies(p[~strange], share) if rarest >= FEWEST_FOR_SHARES else share
     return Screening(like, strange, frequency, share)
 
 
@@ -101,12 +109,24 @@ def likeness(labelled: Tensor, unlabelled: Tensor, neighbours: int = NEIGHBOURS,
     return own[near].mean(1)
 
 
-def outliers(values: Tensor, deviations: float = DEVIATIONS) -> Tensor:
-    """bool [m]: values that lie further than ``deviations`` robust standard deviations (1.4826 times the median
-    distance from the median: Hampel 1974) below the median."""
-    median = values.median()
-    spread = 1.4826 * (values - median).abs().median()
-    return values < median - deviations * spread
+def lower_kind(values: Tensor, iterations: int = 200) -> Tensor:
+    """bool [m]: members of the lower of two kinds, where there are two: a mixture of two normal distributions by
+    expectation maximisation, with means at least ``APART`` times the sum of their standard deviations apart; all
+    False where they are nearer, or the lower kind is more than ``MOST`` of all."""
+    x = values.double()
+    mean = torch.stack([x.quantile(0.05), x.quantile(0.6)])
+    deviation = (x.std() / 2).expand(2)
+    share = x.new_tensor([0.1, 0.9])
+    for _ in range(iterations):
+        log_p = share.log() - deviation.log() - ((x.unsqueeze(1) - mean) / deviation).square() / 2
+        p = log_p.softmax(1)  # [m, 2]
+        count = p.sum(0).clamp_min(1e-9)
+        mean = (p * x.unsqueeze(1)).sum(0) / count
+        deviation = ((p * (x.unsqueeze(1) - mean).square()).sum(0) / count).sqrt().clamp_min(1e-4)
+        share = count / count.sum()
+    found = (p[:, 0] > 0.5) & (x < mean[1])
+    two = mean[1] - mean[0] > APART * deviation.sum() and found.double().mean() <= MOST
+    return found if two else torch.zeros_like(found)
 
 
 def class_frequencies(p: Tensor, trained: Tensor, iterations: int = 200) -> Tensor:
@@ -122,10 +142,16 @@ def class_frequencies(p: Tensor, trained: Tensor, iterations: int = 200) -> Tens
 
 
 def screened(task: Task, workshop: Workshop, outcome: Outcome) -> Screening | None:
-    """The screening of a run, on features that it has made anyway; None where it has made none."""
-    made = [space for space in workshop.spaces.values() if isinstance(space, Space)]
+    """The screening of a run, on pretrained features that it has made anyway; None where it has made none. Pixels tell
+    too little of what a picture shows."""
+    made = [s for s in workshop.spaces.values() if isinstance(s, Space) and s.config["name"] != "pixels"]
     if not made or not len(task.unlabelled):
         return None
-    table = made[0].table
-    p = outcome.probabilities(task.unlabelled)
-    return screen(table[task.labelled], task.y, table[task.unlabelled], p)
+    raw, p = uncentred(made[0]), outcome.probabilities(task.unlabelled)
+    return screen(raw[task.labelled], task.y, raw[task.unlabelled], p)
+
+
+def uncentred(features: Space) -> Tensor:
+    """Features [N, D] seen from the network's own origin, not from the pool's mean, which strange pictures move, too;
+    but for their length, which the table does not keep."""
+    return features.table * features.length + features.centre.mean
