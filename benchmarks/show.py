@@ -19,8 +19,7 @@ TITLES = {
     "augment": "Speed of augmentation",
     "share": "Label propagation: how much of the labelled pictures' own regression in the head",
     "choice": "By how much must a candidate lead to ship?",
-    "reject": "None of these: what the reject threshold gives up and finds",
-    "screen": "Screening of unlabelled pictures",
+    "screening": "Screening of unlabelled pictures",
     "moons": "Two moons, every semi-supervised method",
     "moons_mpl": "Two moons: can the result of Meta Pseudo Labels be had?",
     "mpl_memory": "Memory of Meta Pseudo Labels, full and reduced",
@@ -46,7 +45,10 @@ def page() -> str:
         "Made by `python -m benchmarks.show` from `benchmarks/results/*.json`. Accuracies are in percent; spreads are "
         "sample standard deviations over label draws. Speeds drift from machine to machine: trust the ratios.",
     ]
-    names = [*TITLES, *sorted(p.stem for p in RESULTS.glob("*.json") if p.stem not in TITLES)]
+    names = [
+        *TITLES,
+        *sorted(p.stem for p in RESULTS.glob("*.json") if "." not in p.stem and p.stem not in TITLES),
+    ]
     for name in names:
         path = RESULTS / f"{name}.json"
         if path.exists():
