@@ -24,7 +24,7 @@ from handful.recipes.choice import EVIDENCE_FROM, decide, prior_table
 from handful.recipes.table import RECIPES, find, label
 from handful.recipes.task import Workshop
 
-DATA = ("office-amazon", "office-caltech", "office-webcam", "caltech101")
+DATA = ("office-amazon", "office-caltech", "office-webcam")
 LABELS = (4, 16)
 DRAWS = range(300, 304)
 SURE = (0.0, 0.25, 0.5, 1.0, 2.0)

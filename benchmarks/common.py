@@ -21,7 +21,9 @@ from torch import Tensor
 from handful import machine
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("handful", "torch", "torchvision", "timm", "numpy", "scikit-learn", "onnxruntime", "openvino")
+PACKAGES = (
+    "handful", "torch", "torchvision", "timm", "numpy", "scikit-learn", "onnxruntime", "openvino", "numba", "kornia",
+)  # fmt: skip
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 
 

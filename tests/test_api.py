@@ -270,15 +270,16 @@ def test_the_plan_of_a_stopped_run_is_obeyed(
     with pytest.raises(Interrupted):
         fit(pictures, options, out=out)
     book = (out / "run.toml").read_text()
-    assert tomllib.loads(book)["plan"]["steps of supervised"] == train.MIN_STEPS
-    (out / "run.toml").write_text(book.replace('"steps of supervised" = 20', '"steps of supervised" = 3'))
+    assert tomllib.loads(book)["plan"]["steps in a fold of supervised"] == train.MIN_STEPS
+    (out / "run.toml").write_text(book.replace('fold of supervised" = 20', 'fold of supervised" = 3'))
     monkeypatch.setattr(train, "fit", real)
     fit(pictures, options, out=out)
     last: dict[str, int] = {}
     for row in read(out / "metrics.jsonl"):
         last[row["stage"]] = row["step"]
-    assert last == dict.fromkeys(["supervised", *(f"supervised/0.{fold}" for fold in range(4))], 3)
-    assert tomllib.loads((out / "run.toml").read_text())["plan"]["steps of supervised"] == 3
+    folds = dict.fromkeys((f"supervised/0.{fold}" for fold in range(4)), 3)
+    assert last == {"supervised": train.MIN_STEPS, **folds}
+    assert tomllib.loads((out / "run.toml").read_text())["plan"]["steps in a fold of supervised"] == 3
 
 
 def test_ctrl_c_in_the_cheap_part_stops_and_the_same_call_goes_on(
@@ -400,8 +401,8 @@ def test_an_unreadable_training_picture_is_in_the_report(pictures: Path, tmp_pat
     shutil.copytree(pictures, data)
     (data / "1" / "zz.png").write_bytes(b"not a picture")
     found = fit(data, CHEAP, out=tmp_path / "run")
-    problems = Summary.load(found.folder / "summary.json").problems
-    assert len(problems) == 1 and problems[0].startswith("1/zz.png: ")
+    problems = [p for p in Summary.load(found.folder / "summary.json").issues if p.kind == "unreadable"]
+    assert [p.file for p in problems] == ["1/zz.png"]
 
 
 @pytest.mark.parametrize(

@@ -206,8 +206,8 @@ def test_a_stages_checkpoint_that_is_a_pickle_is_refused(
     words += ["--training.batch", "4", "--save-every", "1", "--out", str(tmp_path / "run")]
     with full_disk("report.html"):
         assert code_of(words) == 1  # everything but the report is there
-    done = next((tmp_path / "run" / "stages").rglob("done.safetensors"))
-    torch.save({"network": Trap(str(tmp_path / "sprung"))}, done)
+    for done in (tmp_path / "run" / "stages").rglob("done.safetensors"):
+        torch.save({"network": Trap(str(tmp_path / "sprung"))}, done)
     capsys.readouterr()
     assert code_of(words) == 1
     told = capsys.readouterr().err
@@ -352,8 +352,26 @@ OPTIONS = [
 
 
 @MANY
-@given(st.lists(st.one_of(st.sampled_from(OPTIONS), st.text(max_size=8)), max_size=5))
+@given(words=st.lists(st.one_of(st.sampled_from(OPTIONS), st.text(max_size=8)), max_size=5))
 def test_no_words_end_in_a_traceback(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Of a command whose run is not there: usage, a usage error, or help."""
     assert code_of(["export", "no-such-run", *words]) in (0, 2)
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": "many"}, "option 'training.steps' cannot be 'many'"),
+        ({"steps": 1.5}, "give a whole number"),
+        ({"steps": True}, "give a whole number"),
+        ({"lr": ""}, "give a number"),
+        ({"pretrained": 1}, "give True or False"),
+        ({"backbone": 3}, "give a word"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        changed(Training(), changes, "training")
+    assert words in str(caught.value)
+    assert changed(Training(), {"lr": 1}, "training").lr == 1  # a whole number is a number

@@ -32,6 +32,8 @@ from handful.data.manifest import (
 )
 from handful.data.saved import differences, obey_splits, save_splits
 from handful.data.sources import read_data
+from handful.deliver.augmenting import Augmented, AugmentOptions
+from handful.deliver.augmenting import augment as augment_pictures
 from handful.deliver.book import FitOptions, Run, RunBook, resolved, versions
 from handful.deliver.evaluate import Evaluation
 from handful.deliver.evaluate import evaluate as measure_run
@@ -40,18 +42,19 @@ from handful.deliver.inspection import Inspected, read_any
 from handful.deliver.inspection import inspect as look_at
 from handful.deliver.plan import Planned, planned
 from handful.deliver.predict import predict
-from handful.deliver.preflight import check_outside, doubted_labels, listed, tell_issues
+from handful.deliver.preflight import check_outside, doubted_labels, tell_issues
 from handful.deliver.results import write_results
 from handful.engine.interrupt import listening
 from handful.files import write_atomic
 from handful.randomness import key
-from handful.recipes.afterwards import tested_afterwards
+from handful.recipes.afterwards import accuracy_afterwards
 from handful.recipes.auto import Validation, choose
 from handful.recipes.choice import prior_table
 from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
 from handful.recipes.compare import run as measure
 from handful.recipes.curve import own_curve
 from handful.recipes.pseudo_audit import pseudo_labels
+from handful.recipes.screen import screened
 from handful.recipes.table import RECIPES, changed, find, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training
@@ -147,7 +150,7 @@ def fit(
         if parallel.is_first():
             parallel.barrier()
         task, validation, test = tasks(images, manifest, options.seed)
-        teller.tell(_census(manifest, images))
+        teller.tell(census(manifest, images))
         with Recorder(folder / "metrics.jsonl") if parallel.is_first() else nullcontext() as recorder:
             workshop = Workshop(
                 cache=cache,
@@ -181,15 +184,20 @@ def fit(
             curve = own_curve(task, workshop, outcome)
             pseudo = pseudo_labels(task, workshop, outcome, method)
             test_y = torch.from_numpy(manifest.labels[test.numpy()])
-            tested = tested_afterwards(task, workshop, outcome, test, test_y)
+            tested = accuracy_afterwards(task, workshop, outcome, test, test_y)
+            screening = screened(task, workshop, outcome)
+        if screening:
+            for issue in screening.overall(task.classes):
+                teller.tell(f"{issue.file}: {issue.reason}")
+            issues = in_order([*issues, *screening.issues(task)])
+            tell_issues(folder, issues, [], teller.tell)
         if curve:
             teller.tell(curve.advice())
         book.seconds = time.perf_counter() - begin
         if parallel.is_first():
             teller.tell("writing model, predictions and report")
-            problems = listed(issues)
             write_results(
-                book, outcome, task, manifest, validation, test, problems, name,
+                book, outcome, task, manifest, validation, test, issues, name,
                 curve=curve, pseudo=pseudo, tested=tested,
             )  # fmt: skip
         parallel.barrier()
@@ -219,9 +227,9 @@ def _place(
     Raises:
         UsageError: it would lie among the pictures.
     """
-    name = _slug(manifest.name)
+    name = slug(manifest.name)
     identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
-    folder = Path(out) if out else Path("runs") / f"{name}-{_slug(options.recipe)}-{identity[:8]}"
+    folder = Path(out) if out else Path("runs") / f"{name}-{slug(options.recipe)}-{identity[:8]}"
     check_outside(folder, data)
     return name, identity, folder
 
@@ -353,7 +361,7 @@ def compare(
     )
     with listening():
         source = open_source()
-        folder = Path(out) if out else Path("runs") / f"{_slug(source.name)}-compare"
+        folder = Path(out) if out else Path("runs") / f"{slug(source.name)}-compare"
         check_outside(folder, data)
         most = source.most_labels()
         sizes = options.labels or tuple(4**i for i in range(8) if 4**i <= most) or (1,)
@@ -439,7 +447,7 @@ def inspect(
     with listening():
         manifest, issues = read_any(data, downloads())
         other = None if against is None else read_any(against, downloads())[0]
-        folder = Path(out) if out else Path("runs") / f"{_slug(manifest.name)}-inspect"
+        folder = Path(out) if out else Path("runs") / f"{slug(manifest.name)}-inspect"
         for one in (data, against):
             check_outside(folder, one)
         return look_at(
@@ -454,12 +462,61 @@ def inspect(
         )
 
 
+def augment(
+    data: Any,
+    options: AugmentOptions | None = None,
+    *,
+    out: str | Path | None = None,
+    apply: str | Path | None = None,
+    teller: Teller | None = None,
+) -> Augmented:
+    """A gallery of augmentations on the user's own pictures; where asked for, the policy that suits them (a killed
+    search goes on), and augmented copies of the labelled and unlabelled pictures.
+
+    Args:
+        data: what ``fit`` takes; only read.
+        out: for the gallery and the search; by default ``runs/NAME-augment``.
+        apply: folder for the copies.
+
+    Raises:
+        UsageError: the data or the options cannot be used as given.
+        Interrupted: told to stop; what was measured is kept.
+    """
+    options, teller = options or AugmentOptions(), teller or Teller()
+    machine.tune_allocator()
+    machine.set_threads()
+    with listening():
+        manifest = read_data(data, seed=options.seed, downloads=downloads())
+        folder = Path(out) if out else Path("runs") / f"{slug(manifest.name)}-augment"
+        copies = Path(apply) if apply else None
+        for place in filter(None, (folder, copies)):
+            check_outside(place, data)
+        images, manifest, _ = open_store(
+            manifest,
+            cache_folder(),
+            side=options.side or None,
+            progress=lambda d, t: teller.progress("reading pictures", d, t),
+        )
+        task, _, _ = tasks(images, manifest, options.seed)
+        teller.tell(census(manifest, images))
+        return augment_pictures(
+            task,
+            manifest,
+            options,
+            folder,
+            copies,
+            cache=cache_folder(),
+            tell=teller.tell,
+            progress=teller.progress,
+        )
+
+
 def demo(
     folder: str | Path = "runs/demo-digits", *, seed: int = 0, teller: Teller | None = None, **options: Any
 ) -> Run:
     """The main job on handwritten digits that ship with scikit-learn: 4 labels per class, the rest unlabelled,
-    450 pictures held out. The pictures are written to ``folder/pictures`` as PNG files first."""
-    pictures = Path(folder) / "pictures"
+    450 pictures held out. The pictures are written to ``folder/digits`` as PNG files first."""
+    pictures = Path(folder) / "digits"
     write_digits(pictures, per_class=4, seed=seed)
     choices = FitOptions(seconds=90, seed=seed, without_priors=("digits",))
     return fit(
@@ -524,11 +581,13 @@ def downloads() -> Path:
     return cache_folder() / "datasets"
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A name as part of a path: small letters, numbers and hyphens."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower() or "pictures"
 
 
-def _census(manifest: Manifest, images: Images) -> str:
+def census(manifest: Manifest, images: Images) -> str:
+    """How many pictures there are, in words."""
     n = {split: int((manifest.splits == split).sum()) for split in (LABELLED, UNLABELLED, VALIDATION, TEST)}
     kind = "colour" if images.channels == 3 else "gray"
     return (

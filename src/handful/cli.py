@@ -43,6 +43,9 @@ COMMANDS = {
         "handful.commands.compare",
         "compare",
     ),
+    "augment": Command(
+        "see, search and apply augmentations on your own pictures", "handful.commands.augment", "augment"
+    ),
     "completion": Command(
         "a script that lets the shell complete commands and options",
         "handful.commands.completion",

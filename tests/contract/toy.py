@@ -75,7 +75,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 # Settings under which a method equals its baseline (``baseline``): (options, exact). Where a joint forward pass
 # changes the order of sums, the two agree to 1e-12 in float64 instead.
 DEGENERATE: dict[str, list[tuple[dict[str, Any], bool]]] = {
-    "supervised": [({"smoothing": 0.0}, True)],
+    "supervised": [
+        ({"smoothing": 0.0}, True),
+        ({"smoothing": 0.0, "mix": "both", "mix_chance": 0.0}, False),
+    ],
     "pseudo-label": [
         ({"weight": 0.0, "joint": False}, True),
         ({"threshold": 1.01, "joint": False}, True),
@@ -160,12 +163,14 @@ class Double:
 def stream(algorithm: Any, spec: Any) -> TrainStream:
     """Eight labelled pictures, four in a batch, and twice as many unlabelled ones where the method asks."""
     images, y = pictures()
+    mixing = getattr(algorithm, "mixing", None)
     views: dict[str, View] = {name: Weak(flip=True) for name in algorithm.views if name != "x"}
     return TrainStream(
         images=images,
         spec=spec,
         labelled=torch.arange(N_LABELLED),
-        y=y[:N_LABELLED],
+        y=torch.nn.functional.one_hot(y[:N_LABELLED]).float() if mixing else y[:N_LABELLED],
+        mixing=mixing,
         views={"x": Plain(), **views},
         batch=4,
         unlabelled=torch.arange(N_LABELLED, N),

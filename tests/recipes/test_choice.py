@@ -176,15 +176,17 @@ def priors(gain: float, spread: float = 0.0) -> PriorTable:
 PAIR = {"linear": False, "spread": True}
 
 
-def test_the_baseline_ships_where_the_lead_is_within_one_standard_error() -> None:
-    """Data sets that agree leave DOUBT = 0.1 as the spread: an error of 0.5 must fall by 0.5 - 0.5 / 1.1 = 0.0455
-    for the gain to reach (0.5 - gain) * 0.1."""
-    verdict = decide(PAIR, priors(0.044), "small", 1, {}, 1)
+def test_the_baseline_ships_where_the_lead_is_within_half_a_standard_error() -> None:
+    """Data sets that agree leave DOUBT = 0.1 as the spread: an error of 0.5 must fall by 0.5 - 0.5 / 1.05 = 0.0238
+    for the gain to reach half of (0.5 - gain) * 0.1; for a whole one by 0.5 - 0.5 / 1.1 = 0.0455."""
+    verdict = decide(PAIR, priors(0.023), "small", 1, {}, 1)
     assert (verdict.chosen, verdict.baseline) == ("linear", "linear")
-    assert verdict.beliefs["spread"] == pytest.approx((0.044, (0.5 - 0.044) * DOUBT))
-    assert decide(PAIR, priors(0.047), "small", 1, {}, 1).chosen == "spread"
-    assert decide(PAIR, priors(0.047, spread=0.05), "small", 1, {}, 1).chosen == "linear"
-    assert "more than 1 standard error" in RULE
+    assert verdict.beliefs["spread"] == pytest.approx((0.023, (0.5 - 0.023) * DOUBT))
+    assert decide(PAIR, priors(0.025), "small", 1, {}, 1).chosen == "spread"
+    assert decide(PAIR, priors(0.025, spread=0.05), "small", 1, {}, 1).chosen == "linear"
+    assert decide(PAIR, priors(0.044), "small", 1, {}, 1, sure=1.0).chosen == "linear"
+    assert decide(PAIR, priors(0.047), "small", 1, {}, 1, sure=1.0).chosen == "spread"
+    assert "more than 0.5 standard errors" in RULE
 
 
 def test_evidence_and_prior_are_put_together() -> None:

@@ -198,12 +198,14 @@ def test_the_time_becomes_steps_once_and_the_plan_is_obeyed(workshop: Workshop, 
     workshop.log = lambda stage, step, scalars: seen.append((stage, step))
     training = replace(QUICK, steps=0, seconds=1e-9)
     train_network(small_task(), workshop, Supervised(), training, stage="s/0.1")
-    assert workshop.plan["steps of s"] == train.MIN_STEPS
+    assert workshop.plan["steps in a fold of s"] == train.MIN_STEPS
     assert seen[-1] == ("s/0.1", train.MIN_STEPS)
-    other = Workshop(tmp_path, tmp_path / "other", log=workshop.log, plan={"steps of s": 3})
+    other = Workshop(tmp_path, tmp_path / "other", log=workshop.log, plan={"steps in a fold of s": 3})
     train_network(small_task(), other, Supervised(), training, stage="s/0.2")
     assert seen[-1] == ("s/0.2", 3)
-    assert other.plan["steps of s"] == 3
+    assert other.plan["steps in a fold of s"] == 3
+    train_network(small_task(), other, Supervised(), training, stage="s")
+    assert other.plan["steps of s"] == train.MIN_STEPS, "what ships may train longer than a fold"
 
 
 def test_calibration_changes_no_bit(workshop: Workshop, tmp_path: Path) -> None:

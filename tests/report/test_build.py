@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from handful.data.images import from_array
+from handful.data.manifest import Issue
 from handful.models.classifier import Classifier
 from handful.models.small import Linear
 from handful.recipes.auto import Outcome, Trial, Validation
@@ -101,7 +102,7 @@ def summary(folder: Path, found: Outcome | None = None, of: Task | None = None, 
         "validation": None,
         "test": TEST,
         "test_y": TEST_Y,
-        "unreadable": [("cat/broken.png", "is empty")],
+        "issues": [Issue("cat/broken.png", "is empty", "remove it", "unreadable")],
         "folder": folder,
         "plan": {"steps of supervised": 40},
         "seconds": 12.4,
@@ -251,7 +252,8 @@ def test_mean_pictures_and_provenance(tmp_path: Path) -> None:
         "dog": {16},
         "fox": {26},
     }
-    assert found.problems == ["cat/broken.png: is empty"]
+    assert [tuple(p)[:4] for p in found.issues] == [("cat/broken.png", "is empty", "remove it", "unreadable")]
+    assert found.n_issues == {"unreadable": 1}
     assert found.counts == {"cat": {"labelled": 12}}
     assert found.provenance["SHA-256 of the weights"] == "0f" * 32
     assert (found.provenance["seed"], found.provenance["steps of supervised"]) == ("7", "40")

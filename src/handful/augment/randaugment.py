@@ -54,8 +54,8 @@ class Scale:
     strengths: Mapping[str, Strength | None]
 
 
-def _up_to(most: float) -> Strength:
-    return Strength(lambda s, w, h: most * s, signed=True)
+def _up_to(full: float, most: float = math.inf) -> Strength:
+    return Strength(lambda s, w, h: np.minimum(full * s, most), signed=True)
 
 
 def _between(weakest: float, strongest: float) -> Strength:
@@ -83,7 +83,8 @@ def _enhance(strength: Strength) -> dict[str, Strength | None]:
 TO_FULL_RANGE: dict[str, Strength | None] = {"autocontrast": None, "equalize": None}
 SCALES: dict[str, Scale] = {
     # Cubuk et al. 2020, the list of sec. 3; numbers of their released code. There, posterize and solarize get
-    # weaker as M grows, and 100 px of a shift belong to pictures of 224 px.
+    # weaker as M grows, and 100 px of a shift belong to pictures of 224 px; shifts do not extrapolate, or nothing
+    # would be left of a picture.
     "paper": Scale(
         10, 9, 0,
         {
@@ -91,8 +92,8 @@ SCALES: dict[str, Scale] = {
             **TO_FULL_RANGE,
             **_turns_and_shears(30, 0.3),
             **_enhance(_between(0.1, 1.9)),
-            "translate-x": _up_to(100 / 224),
-            "translate-y": _up_to(100 / 224),
+            "translate-x": _up_to(100 / 224, most=100 / 224),
+            "translate-y": _up_to(100 / 224, most=100 / 224),
             "posterize": Strength(lambda s, w, h: np.floor(4 * s)),
             "solarize": Strength(lambda s, w, h: np.floor(256 * s)),
         },

@@ -23,7 +23,9 @@ from handful.files import write_atomic
 from handful.randomness import permutation
 
 MOST_COMPARED = 20_000  # pictures among which near copies are sought; the unlabelled ones are sampled beyond
-ORDER = ("fatal", "leak", "conflict", "suspect", "unreadable", "left out", "name", "single", "copy")
+ORDER = (
+    "fatal", "leak", "conflict", "suspect", "unreadable", "left out", "name", "single", "shares", "strange", "copy",
+)  # fmt: skip
 WORDS = {
     "fatal": ("reason why it cannot be learnt from", "reasons why it cannot be learnt from"),
     "leak": ("copy across splits", "copies across splits"),
@@ -33,6 +35,8 @@ WORDS = {
     "left out": ("thing left out", "things left out"),
     "name": ("class name like another", "class names like others"),
     "single": ("class with one picture", "classes with one picture"),
+    "shares": ("doubt about the classes' shares", "doubts about the classes' shares"),
+    "strange": ("picture like no labelled class", "pictures like no labelled class"),
     "copy": ("copy", "copies"),
 }
 

@@ -1,4 +1,4 @@
-"""What a run says of the data before it trains: ``issues.csv``, a line for who waits, rows for the report."""
+"""What a run says of the data before it trains: ``issues.csv``, and a line for the person who waits."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from handful import parallel
 from handful.data.audit import in_short, save_issues, suspect_labels
 from handful.data.manifest import Issue, Manifest
 from handful.data.suspects import suspects
-from handful.recipes.table import spaces_for
+from handful.recipes.table import find, spaces_for
 from handful.recipes.task import Task, Workshop
 from handful.recipes.transfer import space
 from handful.types import UsageError
 
-FROM_SCRATCH = ("supervised", "pseudo-label-self")  # use no features, which would cost more than the run
-
 
 def doubted_labels(task: Task, workshop: Workshop, manifest: Manifest, recipe: str) -> list[Issue]:
-    """Labels that look wrong on the features that the run's first candidates use anyway."""
-    if recipe in FROM_SCRATCH:
+    """Labels that look wrong on the features that the run uses anyway.
+
+    A network that starts from random weights uses none; those of photographs would cost more than the run.
+    """
+    from_scratch = recipe != "auto" and find(recipe).trains and not recipe.startswith("fine-tune")
+    if from_scratch and task.photographs:
         return []
     rows, y = task.labelled.numpy(), task.y.numpy()
     table = space(task, workshop, spaces_for(task)[0]).table[task.labelled].numpy()
@@ -33,13 +35,6 @@ def tell_issues(folder: Path, issues: list[Issue], new: list[Issue], tell: Calla
         save_issues(issues, folder / "issues.csv")
     if new:
         tell(f"look at your data: {in_short(new)} ({folder / 'issues.csv'})")
-
-
-def listed(issues: list[Issue], most: int = 40) -> list[tuple[str, str]]:
-    """Issues for the report, as (file, reason and suggestion)."""
-    rows = [(issue.file, f"{issue.reason}; {issue.suggestion}") for issue in issues[:most]]
-    more = len(issues) - len(rows)
-    return [*rows, ("issues.csv", f"lists {more} more")] if more else rows
 
 
 def check_outside(folder: Path, data: Any) -> None:

@@ -31,12 +31,11 @@ def write_results(
     manifest: Manifest,
     validation: Validation | None,
     test: Tensor,
-    unreadable: list[tuple[str, str]],
+    issues: Sequence[Issue],
     name: str,
     *,
     curve: OwnCurve | None = None,
     pseudo: PseudoLabels | None = None,
-    issues: Sequence[Issue] = (),
     tested: Mapping[str, float] | None = None,
 ) -> None:
     """Model, predictions, summary, report; ``run.toml`` last, so that a run counts as finished only with all."""
@@ -56,7 +55,6 @@ def write_results(
         validation=validation,
         test=test,
         test_y=torch.from_numpy(manifest.labels[test.numpy()]),
-        unreadable=unreadable,
         folder=folder,
         plan=book.plan,
         seconds=book.seconds,

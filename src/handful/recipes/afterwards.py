@@ -8,7 +8,7 @@ from handful.recipes.auto import Outcome
 from handful.recipes.task import Task, Workshop
 
 
-def tested_afterwards(
+def accuracy_afterwards(
     task: Task, workshop: Workshop, outcome: Outcome, rows: Tensor, y: Tensor
 ) -> dict[str, float]:
     """Test accuracy of every measured candidate that takes seconds, trained on all labelled pictures; not of the

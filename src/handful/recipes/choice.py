@@ -24,13 +24,13 @@ DOUBT = 0.10  # added spread of log error ratios: another data set is never quit
 LONE_SPREAD = 0.5  # their spread where a single data set was measured
 LEAST_ERROR = 0.005  # smaller errors in the table count as this
 NO_PRIOR = (0.0, 0.10)  # mean and spread of a difference that nothing is known about
-SURE = 1.0  # standard errors by which an unlabelled-using candidate must lead to ship
+SURE = 0.5  # standard errors by which a candidate must lead to ship (benchmarks/results/choice.json)
 
 RULE = (
     "The best labelled-only candidate is the baseline. Every candidate that uses unlabelled pictures is compared "
     "with it on the same pictures: what that difference was on other data sets at this number of labels (the prior) "
     f"and what cross-validation says here (counted from {EVIDENCE_FROM} labels per class) are averaged, each weighted "
-    f"by its certainty. Of those that lead by more than {SURE:g} standard error of that average the best one ships; "
+    f"by its certainty. Of those that lead by more than {SURE:g} standard errors of that average the best one ships; "
     "where none does, the baseline ships."
 )
 

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from handful.data.manifest import Issue
+from handful.recipes.auto import Outcome
 from handful.recipes.task import Task, Workshop
 from handful.recipes.transfer import Space
 
 NEIGHBOURS = 10  # pictures of the pool over which likeness is averaged
 DEVIATIONS = 3.5  # robust standard deviations below the median from which a picture counts as strange
 FEWEST = 5  # strange pictures; fewer may be the tail of an honest pool
+WHERE = "unlabelled pictures"
 MISMATCH = 0.15  # share of pictures in another class than the labels' frequencies say, from which it is told
 
 
@@ -40,24 +43,34 @@ class Screening:
         """Total variation between the two frequencies, 0 to 1: the share of pictures in another class."""
         return float((self.frequency - self.labelled).abs().sum() / 2)
 
-    def sentences(self, classes: tuple[str, ...]) -> list[str]:
-        """What the user should know; nothing where all is well."""
+    def overall(self, classes: tuple[str, ...]) -> list[Issue]:
+        """What the user should know of the unlabelled pictures as a whole; nothing where all is well."""
         found = []
         if int(self.strange.sum()) >= FEWEST:
-            found.append(
-                f"{int(self.strange.sum())} of {len(self.strange)} unlabelled pictures are like no labelled class; "
-                "take out those that show something else, or label some of them as a class of their own"
-            )
+            reason = f"{int(self.strange.sum())} of {len(self.strange)} are like no labelled class"
+            fix = "take out those that show something else, or label some of them as a class of their own"
+            found.append(Issue(WHERE, reason, fix, "strange"))
         if self.mismatch > MISMATCH:
             off = (self.frequency - self.labelled).abs().argsort(descending=True)[:3].tolist()
             words = ", ".join(
                 f"{classes[k]} {100 * self.frequency[k]:.0f} % (labelled {100 * self.labelled[k]:.0f} %)"
                 for k in off
             )
-            found.append(
-                "the classes seem to come in other shares among the unlabelled pictures than among the labelled "
-                f"ones: {words}; methods that align the two (align, AdaMatch) may hurt"
-            )
+            reason = f"the classes seem to come in other shares than among the labels: {words}"
+            fix = "methods that align the two may hurt here: --method.no-align, and not adamatch"
+            found.append(Issue(WHERE, reason, fix, "shares"))
+        return found
+
+    def issues(self, task: Task) -> list[Issue]:
+        """The same, and every strange picture by name, the least alike first."""
+        found = self.overall(task.classes)
+        if any(issue.kind == "strange" for issue in found):
+            rows = torch.nonzero(self.strange).flatten()
+            for i in rows[self.likeness[rows].argsort()].tolist():
+                name = task.images.names[int(task.unlabelled[i])]
+                found.append(
+                    Issue(name, "like no labelled class", "look at it; take it out or label it", "strange")
+                )
         return found
 
 
@@ -108,14 +121,11 @@ def class_frequencies(p: Tensor, trained: Tensor, iterations: int = 200) -> Tens
     return found
 
 
-def screened(task: Task, workshop: Workshop, p: Tensor) -> Screening | None:
-    """The screening of a task on features that the run has made anyway; None where it has made none.
-
-    Args:
-        p: as for ``screen``, of ``task.unlabelled``.
-    """
+def screened(task: Task, workshop: Workshop, outcome: Outcome) -> Screening | None:
+    """The screening of a run, on features that it has made anyway; None where it has made none."""
     made = [space for space in workshop.spaces.values() if isinstance(space, Space)]
     if not made or not len(task.unlabelled):
         return None
     table = made[0].table
+    p = outcome.probabilities(task.unlabelled)
     return screen(table[task.labelled], task.y, table[task.unlabelled], p)

@@ -26,6 +26,12 @@ from handful.recipes.transfer import fine_tune, probe, propagate, teacher_for, t
 from handful.types import UsageError
 
 T = TypeVar("T")
+VALUES: dict[Any, tuple[tuple[type, ...], str]] = {  # by annotation: what a value may be
+    "bool": ((bool,), "True or False"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "a word"),
+}
 TAUGHT: dict[str, Any] = {"threshold": 0.0}  # a teacher's labels are used all
 UNTAUGHT: dict[str, Any] = {"threshold": 0.9, "ramp_steps": 200}
 ROUNDS = 2  # students of self-training
@@ -71,7 +77,7 @@ def changed(base: T, changes: Mapping[str, Any], prefix: str) -> T:
     """A dataclass with some fields changed.
 
     Raises:
-        UsageError: there is no such field; the nearest one is named.
+        UsageError: there is no such field, and the nearest one is named; or it cannot have such a value.
     """
     names = [f.name for f in fields(base)]  # type: ignore[arg-type]
     for name in changes:
@@ -79,6 +85,11 @@ def changed(base: T, changes: Mapping[str, Any], prefix: str) -> T:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise UsageError(f"there is no option '{prefix}.{name}'", fix=f"{hint}Known: {', '.join(names)}")
+    for f in fields(base):  # type: ignore[arg-type]
+        if f.name in changes and f.type in VALUES:
+            value, (kinds, words) = changes[f.name], VALUES[f.type]
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise UsageError(f"option '{prefix}.{f.name}' cannot be {value!r}", fix=f"give {words}")
     return replace(base, **changes)  # type: ignore[type-var]
 
 

@@ -62,7 +62,6 @@ def summarise(
     validation: Validation | None,
     test: Tensor,
     test_y: Tensor,
-    unreadable: Sequence[tuple[str, str]],
     folder: Path,
     plan: Mapping[str, Any],
     seconds: float,
@@ -96,7 +95,6 @@ def summarise(
         tried=_tried(outcome, tested or {}),
         curves={k: v for k, v in curves(read(folder / "metrics.jsonl")).items() if "/" not in k},
         mean_pictures=_mean_pictures(task),
-        problems=[f"{path}: {reason}" for path, reason in unreadable],
         command=command,
         provenance={
             **{
