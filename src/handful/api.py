@@ -20,20 +20,18 @@ from torch import Tensor
 
 from handful import __version__, machine, parallel
 from handful.augment.named import with_policies
-from handful.data.audit import audit, in_order, in_short, save_issues, suspect_labels
+from handful.data.audit import audit, in_order
 from handful.data.images import Images, open_store
 from handful.data.manifest import (
     LABELLED,
     TEST,
     UNLABELLED,
     VALIDATION,
-    Issue,
     Manifest,
     printable,
 )
 from handful.data.saved import differences, obey_splits, save_splits
 from handful.data.sources import read_data
-from handful.data.suspects import suspects
 from handful.deliver.augmenting import Augmented, AugmentOptions
 from handful.deliver.augmenting import augment as augment_pictures
 from handful.deliver.book import FitOptions, Run, RunBook, resolved, versions
@@ -44,6 +42,7 @@ from handful.deliver.inspection import Inspected, read_any
 from handful.deliver.inspection import inspect as look_at
 from handful.deliver.plan import Planned, planned
 from handful.deliver.predict import predict
+from handful.deliver.preflight import check_outside, doubted_labels, tell_issues
 from handful.deliver.results import write_results
 from handful.engine.interrupt import listening
 from handful.files import write_atomic
@@ -57,10 +56,9 @@ from handful.recipes.curve import own_curve
 from handful.recipes.moons import Moons, Played, entries, play, summary
 from handful.recipes.pseudo_audit import pseudo_labels
 from handful.recipes.screen import screened
-from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
+from handful.recipes.table import RECIPES, changed, find, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training
-from handful.recipes.transfer import space
 from handful.report.compare import Comparison, analyse
 from handful.report.compare import write as write_comparison
 from handful.report.moons import write as write_moons
@@ -71,8 +69,6 @@ __all__ = [
     "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Inspected", "Planned", "Run", "Teller",
     "compare", "demo", "dry_run", "evaluate", "export", "fit", "inspect", "predict",
 ]  # fmt: skip
-
-FROM_SCRATCH = ("supervised", "pseudo-label-self")  # use no features, which would cost more than the run
 
 
 class Teller:
@@ -152,7 +148,7 @@ def fit(
             progress=lambda d, t: teller.progress("reading pictures", d, t),
         )
         issues = audit(manifest, images, unreadable, lambda d, t: teller.progress("looking for copies", d, t))
-        _tell_issues(folder, issues, issues, teller)
+        tell_issues(folder, issues, issues, teller.tell)
         if parallel.is_first():
             parallel.barrier()
         task, validation, test = tasks(images, manifest, options.seed)
@@ -171,9 +167,9 @@ def fit(
                 compile=options.compile,
                 save_every=options.save_every,
             )
-            doubts = [] if options.recipe in FROM_SCRATCH else _suspects(task, workshop, manifest)
+            doubts = doubted_labels(task, workshop, manifest, options.recipe)
             issues = in_order([*issues, *doubts])
-            _tell_issues(folder, issues, doubts, teller)
+            tell_issues(folder, issues, doubts, teller.tell)
             outcome = choose(
                 task,
                 workshop,
@@ -194,7 +190,7 @@ def fit(
             screening = screened(task, workshop, outcome)
             strange = screening.issues(task) if screening else []
             issues = in_order([*issues, *strange])
-            _tell_issues(folder, issues, strange, teller)
+            tell_issues(folder, issues, strange, teller.tell)
         for issue in screening.overall(task.classes) if screening else ():
             teller.tell(f"{issue.file}: {issue.reason}; {issue.suggestion}")
         if curve:
@@ -236,23 +232,8 @@ def _place(
     name = slug(manifest.name)
     identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
     folder = Path(out) if out else Path("runs") / f"{name}-{slug(options.recipe)}-{identity[:8]}"
-    _check_outside(folder, data)
+    check_outside(folder, data)
     return name, identity, folder
-
-
-def _suspects(task: Task, workshop: Workshop, manifest: Manifest) -> list[Issue]:
-    """Labels that look wrong on the features that the run's first candidates use anyway."""
-    rows, y = task.labelled.numpy(), task.y.numpy()
-    table = space(task, workshop, spaces_for(task)[0]).table[task.labelled].numpy()
-    return suspect_labels(manifest, rows, y, suspects(table, y, task.n_classes))
-
-
-def _tell_issues(folder: Path, issues: list[Issue], new: list[Issue], teller: Teller) -> None:
-    """Write ``issues.csv`` with all of them, and say in a line what is new."""
-    if parallel.is_first():
-        save_issues(issues, folder / "issues.csv")
-    if new:
-        teller.tell(f"look at your data: {in_short(new)} ({folder / 'issues.csv'})")
 
 
 def _method(options: FitOptions) -> Any:
@@ -383,7 +364,7 @@ def compare(
     with listening():
         source = open_source()
         folder = Path(out) if out else Path("runs") / f"{slug(source.name)}-compare"
-        _check_outside(folder, data)
+        check_outside(folder, data)
         most = source.most_labels()
         sizes = options.labels or tuple(4**i for i in range(8) if 4**i <= most) or (1,)
         cheap = [name for name, recipe in RECIPES.items() if not recipe.trains]
@@ -470,7 +451,7 @@ def inspect(
         other = None if against is None else read_any(against, downloads())[0]
         folder = Path(out) if out else Path("runs") / f"{slug(manifest.name)}-inspect"
         for one in (data, against):
-            _check_outside(folder, one)
+            check_outside(folder, one)
         return look_at(
             manifest,
             issues,
@@ -511,7 +492,7 @@ def augment(
         folder = Path(out) if out else Path("runs") / f"{slug(manifest.name)}-augment"
         copies = Path(apply) if apply else None
         for place in filter(None, (folder, copies)):
-            _check_outside(place, data)
+            check_outside(place, data)
         images, manifest, _ = open_store(
             manifest,
             cache_folder(),
@@ -652,17 +633,6 @@ def cache_folder() -> Path:
 def downloads() -> Path:
     """Where data sets that are known by name are kept."""
     return cache_folder() / "datasets"
-
-
-def _check_outside(folder: Path, data: Any) -> None:
-    """Raises UsageError where a run's folder lies in the folder of pictures."""
-    if (
-        isinstance(data, (str, Path))
-        and Path(data).is_dir()
-        and folder.resolve().is_relative_to(Path(data).resolve())
-    ):
-        fix = "choose another folder with --out"
-        raise UsageError("lies in the folder of pictures, which is only read", file=folder, fix=fix)
 
 
 def slug(text: str) -> str:

@@ -142,6 +142,28 @@ def test_one_folder_too_high_is_guessed(tmp_path: Path) -> None:
     assert caught.value.fix == f"did you mean {tmp_path / 'photos'}?"
 
 
+def test_a_table_beside_the_only_folder_is_guessed(tmp_path: Path) -> None:
+    plant(tmp_path, "pics/1.jpg", "list.csv")
+    with pytest.raises(UsageError, match="only one class") as caught:
+        read_folder(tmp_path)
+    assert f"did you mean {tmp_path / 'list.csv'}?" in caught.value.fix
+
+
+def test_folders_of_the_system_are_no_classes(tmp_path: Path) -> None:
+    plant(
+        tmp_path,
+        "a/1.jpg",
+        "b/1.jpg",
+        "__MACOSX/a/._1.jpg",
+        "a/@eaDir/thumb.jpg",
+        "a/Thumbs.db",
+        ".git/x.jpg",
+    )
+    (tmp_path / "$RECYCLE.BIN").mkdir()
+    m = read_folder(tmp_path)
+    assert (m.classes, m.paths) == (("a", "b"), ("a/1.jpg", "b/1.jpg"))
+
+
 def test_a_file_that_goes_while_the_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(tmp_path, "a/1.jpg", "b/1.jpg")
     whole = read_folder(tmp_path).fingerprint

@@ -150,6 +150,11 @@ def test_each_mistake_in_a_table_has_its_message(
     assert len(str(caught.value)) < 2000, "one screen"
 
 
+def test_a_table_from_windows(folder: Path) -> None:
+    text = "Path;Label\r\nphotos\\1.jpg;a\r\nphotos\\2.jpg;b\r\n"
+    assert read_data(table(folder, text)).paths == ("photos/1.jpg", "photos/2.jpg")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems want names in UTF-8")
 def test_a_table_may_name_files_that_are_not_utf8(folder: Path) -> None:
     name = os.fsdecode(b"photos/caf\xe9.jpg")

@@ -36,6 +36,7 @@ FOLDER_NAMES = {
 ENDINGS = frozenset(
     [".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
 )
+NOT_OURS = frozenset(["__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"])
 OTHER_PICTURES = frozenset(
     [".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".dng", ".cr2", ".nef", ".arw"]
 )
@@ -260,7 +261,7 @@ class Walk:
         """Names of the folders in ``root/part``, sorted. Links to folders elsewhere count, links back do not."""
         found, above = [], self.root.resolve()
         for entry in sorted(self._scan(part), key=lambda e: e.name):
-            if entry.name.startswith(".") or not self._is_folder(entry):
+            if entry.name.startswith(".") or entry.name in NOT_OURS or not self._is_folder(entry):
                 continue
             if entry.is_symlink():
                 aim = Path(entry.path).resolve()
@@ -280,7 +281,7 @@ class Walk:
         """Picture files in ``root/part`` and below, folder by folder, each sorted, relative to root."""
         found: list[str] = []
         for folder, inner, files in os.walk(self.root / part, onerror=self._closed):
-            inner.sort()
+            inner[:] = sorted(name for name in inner if name not in NOT_OURS)
             where = Path(folder).relative_to(self.root).as_posix()
             found += self._usable("" if where == "." else where, sorted(files))
         return found
@@ -340,8 +341,13 @@ def _check(
             fix = "put pictures of the class into it, or remove the folder"
             raise UsageError(f"class '{name}' holds no pictures", file=root / where, fix=fix)
     if len(classes) == 1:
-        inner = Walk(root / folders[0][0]).folders_in("")
-        fix = f"did you mean {root / folders[0][0]}?" if len(inner) > 1 else "add a folder for a second class"
+        inside = root / folders[0][0]
+        table = next(iter(sorted(root.glob("*.csv"))), None)
+        fix = "add a folder for a second class"
+        if len(Walk(inside).folders_in("")) > 1:
+            fix = f"did you mean {inside}?"
+        elif table:
+            fix = f"did you mean {table}? Otherwise {fix}"
         raise UsageError(f"has only one class ({classes[0]})", file=root, fix=fix)
     for path, name, _ in rows:
         if name and name not in classes:

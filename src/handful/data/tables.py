@@ -54,7 +54,9 @@ def read_table(path: Path) -> Manifest:
             raise UsageError(f"row {number}: the label is not UTF-8 text", file=path, fix=fix) from error
         if not file:
             raise UsageError(f"row {number} has no path", file=path, fix="fill it in, or remove the row")
-        file = os.path.normpath(file.replace("\\", "/") if os.name == "nt" else file)
+        if "\\" in file and not _is_file(path.parent, file):  # a table from Windows
+            file = file.replace("\\", "/")
+        file = os.path.normpath(file)
         if file in seen:
             first, label, other = seen[file]
             if label != word:
