@@ -23,19 +23,6 @@ from handful.files import write_atomic
 from handful.randomness import permutation
 
 MOST_COMPARED = 20_000  # pictures among which near copies are sought; the unlabelled ones are sampled beyond
-ORDER = (
-    "fatal",
-    "leak",
-    "conflict",
-    "suspect",
-    "unreadable",
-    "left out",
-    "name",
-    "single",
-    "shares",
-    "strange",
-    "copy",
-)
 WORDS = {
     "fatal": ("reason why it cannot be learnt from", "reasons why it cannot be learnt from"),
     "leak": ("copy across splits", "copies across splits"),
