@@ -367,7 +367,7 @@ def compare(
         check_outside(folder, data)
         most = source.most_labels()
         sizes = options.labels or tuple(4**i for i in range(8) if 4**i <= most) or (1,)
-        cheap = [name for name, recipe in RECIPES.items() if not recipe.trains]
+        cheap = [name for name, recipe in RECIPES.items() if recipe.cheap]
         contenders = line_up(wanted or [parse(name, **rest) for name in cheap], source)
         seeds = tuple(range(options.first_seed, options.first_seed + options.seeds))
         grid = Grid(tuple(contenders), sizes, seeds, options.feature_backend)

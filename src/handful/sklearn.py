@@ -151,7 +151,7 @@ class HandfulClassifier(ClassifierMixin, BaseEstimator):
         elif self.method or self.training:
             raise UsageError("method and training options need a recipe of their own", fix="recipe='NAME'")
         if vectors:
-            among = [(name, VECTORS) for name, row in RECIPES.items() if not row.trains]
+            among = [(name, VECTORS) for name, row in RECIPES.items() if row.cheap]
             workshop.spaces[_key(task)] = _space(_vectors(X))
         return choose(
             task,

@@ -36,7 +36,7 @@ WORDS = {
     "strange": ("picture like no labelled class", "pictures like no labelled class"),
     "copy": ("copy", "copies"),
 }
-ORDER = tuple(WORDS)  # gravest first
+ORDER: tuple[str, ...] = tuple(WORDS)  # gravest first
 
 
 def audit(

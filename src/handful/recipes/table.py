@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from handful.methods.fixmatch import FixMatch
 from handful.methods.label_propagation import LabelPropagation
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.probe import ClassMean, LogisticRegression, Neighbours
 from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
 from handful.methods.supervised import Supervised
+from handful.recipes.feature_matching import ON_FEATURES, on_features
 from handful.recipes.matching import KINDS, matching
 from handful.recipes.noisy_student import NoisyStudent, noisy_student
 from handful.recipes.self_training import META, meta_pseudo_labels, reduced_meta_pseudo_labels, substage
@@ -53,6 +55,7 @@ class Recipe:
         method: the dataclass whose fields are ``--method.…`` on the command line.
         defaults: fields of ``method`` that this recipe sets otherwise.
         labelled_only: the recipe that does the same with the labelled pictures alone: its fair baseline.
+        candidate: whether the automatic choice may try it: what it reaches must be in the prior.
         taught: it learns from the labels that label propagation gives the unlabelled pictures.
     """
 
@@ -65,6 +68,12 @@ class Recipe:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     labelled_only: str = ""
     taught: bool = False
+    candidate: bool = True
+
+    @property
+    def cheap(self) -> bool:
+        """Whether the automatic choice tries it always: it takes a second."""
+        return self.candidate and not self.trains
 
     def make(self, **changes: Any) -> Any:
         """The recipe's method with some fields changed.
@@ -202,6 +211,16 @@ RECIPES: dict[str, Recipe] = {
         labelled_only="logistic",
         taught=True,
     ),
+    "fixmatch-features": Recipe(
+        "label propagation, then FixMatch on the features",
+        True,
+        False,
+        on_features,
+        FixMatch,
+        defaults=ON_FEATURES,
+        labelled_only="logistic",
+        candidate=False,
+    ),
     "supervised": Recipe("small network from scratch", False, True, scratch, Supervised, 3),
     "pseudo-label": Recipe(
         "small network, propagated pseudo-labels",
@@ -299,7 +318,7 @@ def usual_space(name: str, task: Task) -> str:
 
 def candidates(task: Task) -> list[tuple[str, str]]:
     """(recipe, space) pairs for the automatic choice, cheapest first."""
-    cheap = [(name, on) for on in spaces_for(task) for name, r in RECIPES.items() if not r.trains]
+    cheap = [(name, on) for on in spaces_for(task) for name, r in RECIPES.items() if r.cheap]
     costly = ["fine-tune", "fine-tune-pseudo"] if task.photographs else ["supervised", "fixmatch"]
     return cheap + [(name, spaces_for(task)[0]) for name in costly]
 

@@ -98,7 +98,7 @@ def probe(task: Task, workshop: Workshop, *, on: str, method: Any = None) -> Fit
     """A head on frozen features from the labelled pictures alone."""
     features = space(task, workshop, on)
     head = (method or LogisticRegression()).fit(features.table[task.labelled], task.y, task.n_classes)
-    return _fitted(features, head)
+    return fitted_head(features, head)
 
 
 def propagation_for(task: Task) -> LabelPropagation:
@@ -115,13 +115,19 @@ def teacher_for(on: str) -> LabelPropagation | None:
 
 def propagate(task: Task, workshop: Workshop, *, on: str, method: LabelPropagation | None = None) -> Fitted:
     """Label propagation over labelled and unlabelled pictures, then a linear head on its labels."""
+    return fitted_head(space(task, workshop, on), propagated_head(task, workshop, on=on, method=method))
+
+
+def propagated_head(
+    task: Task, workshop: Workshop, *, on: str, method: LabelPropagation | None = None
+) -> nn.Module:
+    """The linear head that learns the propagated labels."""
     method = method or propagation_for(task)
     features = space(task, workshop, on)
     rows, graph = _graph(features, task, method)
     seeds, y = _seeds(rows, task)
     leave_out = torch.isin(rows, task.held_out) if len(task.held_out) else None
-    head = method.fit(features.table[rows], seeds, y, task.n_classes, graph=graph, leave_out=leave_out)
-    return _fitted(features, head)
+    return method.fit(features.table[rows], seeds, y, task.n_classes, graph=graph, leave_out=leave_out)
 
 
 def teacher_targets(
@@ -201,7 +207,8 @@ def _length(raw: Tensor, centre: Centre) -> float:
     return float((raw - centre.mean).norm(dim=1).mean())
 
 
-def _fitted(features: Space, head: nn.Module) -> Fitted:
+def fitted_head(features: Space, head: nn.Module) -> Fitted:
+    """A head on the features of a space, as a classifier of pictures."""
     classifier = Classifier(
         features.backbone, Chain(features.centre, head), features.config, mirror=features.mirror
     )
