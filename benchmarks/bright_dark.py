@@ -29,7 +29,7 @@ VIEWS = {
     "weak + RandAugment": "weak+randaugment:n=2:m=9",
 }
 CASES = {
-    "cifar10": ("supervised", 100, 800, "training.batch=64"),
+    "cifar10": ("supervised", 100, 400, "training.batch=64"),
     "tf_flowers": ("fine-tune@lite0", 16, 100, ""),
 }
 COMPARED = 1000  # pictures of each half that the gap is measured on

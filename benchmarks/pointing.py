@@ -6,7 +6,7 @@ mixing, MixUp or CutMix, from the same pictures in the same steps. Map: sum over
 picture's class times the last feature map (Zhou et al. 2016, eq. 2), enlarged bilinearly. *Pointed*: its maximum lies
 in the digit's box; by chance that is the box's share of the picture. *Inside*: share of the positive map in the box.
 
-    python -m benchmarks.pointing [--seeds 3] [--steps 800]
+    python -m benchmarks.pointing [--seeds 3] [--steps 600]
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from handful.recipes.train import Training, train_network
 from handful.statistics import wilson
 
 SIDE, DIGIT = 48, 20
-LEARNT, TESTED = 2000, 2000
+LEARNT, TESTED = 4000, 2000
 MIXES = {"none": {}, "mixup": {"mix": "mixup"}, "cutmix": {"mix": "cutmix"}}
 
 
@@ -112,7 +112,7 @@ def measure(root: Path, seed: int, steps: int, mix: dict[str, Any]) -> dict[str,
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=600)
     given = parser.parse_args()
     machine.tune_allocator()
     machine.set_threads()

@@ -213,6 +213,7 @@ def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | N
         UsageError: the data or the options cannot be used as given.
     """
     options = options or FitOptions()
+    options = replace(options, method=with_policies(options.method))
     _method(options)
     manifest = read_data(
         data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
