@@ -299,7 +299,7 @@ def test_a_dry_run_writes_nothing_and_says_what_it_would_do(
     assert cli.run(words) == 0
     told = capsys.readouterr().out
     assert "9 labelled, 12 unlabelled, 0 validation, 12 test (gray, stored at 8 px)" in told
-    for name in ("propagation@pixels", "pseudo-label@pixels", "logistic@lite0", "(new)"):
+    for name in ("propagation@pixels", "fixmatch@pixels", "logistic@lite0", "(new)"):
         assert name in told
     assert list(tmp_path.iterdir()) == []
     assert cli.run([*words, "--json"]) == 0

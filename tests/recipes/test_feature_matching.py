@@ -18,7 +18,7 @@ from handful.recipes.transfer import probe, propagate
 N, LABELLED, SIDE = 90, 9, 8
 
 
-def task() -> Task:
+def task(n_labels: int = LABELLED) -> Task:
     """Three classes: a bright band at the top, in the middle or at the bottom, under much noise."""
     rng = np.random.Generator(np.random.Philox(key=3))
     x = rng.integers(0, 150, (N, SIDE, SIDE), dtype=np.uint8)
@@ -26,8 +26,8 @@ def task() -> Task:
     for i, k in enumerate(y):
         x[i, 2 * k : 2 * k + 3] += 60
     rows = torch.arange(N)
-    labels = torch.from_numpy(y)[:LABELLED]
-    return Task(from_array(x), rows[:LABELLED], labels, rows[LABELLED:], ("low", "mid", "top"))
+    labels = torch.from_numpy(y)[:n_labels]
+    return Task(from_array(x), rows[:n_labels], labels, rows[n_labels:], ("low", "mid", "top"))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_without_steps_it_is_label_propagation(workshop: Workshop, monkeypatch: 
 
 
 def test_it_learns_from_the_unlabelled_rows(workshop: Workshop) -> None:
-    here = task()
+    here = task(3)
     rest, truth = here.unlabelled, here.unlabelled % 3
     right = (on_features(here, workshop, on="pixels").logits(rest).argmax(1) == truth).float().mean()
     alone = (probe(here, workshop, on="pixels").logits(rest).argmax(1) == truth).float().mean()

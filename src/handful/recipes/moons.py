@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handful import parallel
 from handful.augment.views import View
 from handful.data.images import from_array
 from handful.data.stream import TrainStream
@@ -118,10 +117,13 @@ class PointStream(TrainStream):
 
     points: Tensor = field(default_factory=lambda: torch.empty(0, 2))
 
-    def _view(self, name: str, rows: Tensor, size: int, step: int) -> Tensor:
+    def _seen(self, name: str, rows: Tensor, size: int, step: int, places: Tensor) -> Tensor:
         view = self.views[name]
-        u = uniform((size, view.n_draws), self.seed, self.stage, "view", name, step)[parallel.rows(size)]
+        u = uniform((size, view.n_draws), self.seed, self.stage, "view", name, step)[places]
         return view(self.points[rows][:, :, None, None], u)
+
+    def _input(self, x: Tensor) -> Tensor:
+        return x
 
 
 def entries() -> dict[str, tuple[str, dict[str, Any]]]:
