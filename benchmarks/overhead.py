@@ -23,7 +23,7 @@ from handful.engine.fit import fit
 from handful.engine.state import State
 from handful.engine.update import average, descend
 from handful.methods.supervised import Supervised
-from handful.models.backbones import create, layer_groups
+from handful.models.backbones import create
 from handful.models.ema import EMA
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training, _optimizer, choose_precision, make_view
@@ -65,7 +65,7 @@ def measure(name: str, side: int, batch: int, optimizer: str, view: str, steps: 
     network = create(name, n_classes=10, size=side, seed=0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     precision = choose_precision(network, workshop)
     models = {"student": network.train(), "average": EMA(network, 0.99)}
-    optimizers = {"student": _optimizer(Training(optimizer=optimizer), network, layer_groups(network))}
+    optimizers = {"student": _optimizer(Training(optimizer=optimizer), network)}
     state = State(models, optimizers, precision=precision)
     stream = TrainStream(
         images, network.spec, task.labelled, task.y, {"x": make_view(view, task)}, batch=batch
