@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from handful.randomness import permutation
 from handful.recipes.screen import class_frequencies, likeness, lower_kind, screen
 
 D = 32
@@ -41,6 +42,16 @@ def test_likeness_equals_a_loop() -> None:
         near = sorted(range(len(others)), key=lambda j: -float(u @ others[j]))[:4]
         assert near[0] == i, "a picture is its own first neighbour"
         assert float(found[i]) == pytest.approx(sum(own[j] for j in near) / 4, rel=1e-5)
+
+
+def test_a_large_pool_is_sampled_for_neighbours() -> None:
+    labelled, _, others, _ = pool([8, 6, 5])
+    found = likeness(labelled, others, neighbours=2, chunk=5, most=7)
+    own = [max(float(u @ v) for v in labelled) for u in others]
+    some = permutation(len(others), "likeness")[:7].tolist()
+    for i, u in enumerate(others):
+        near = sorted(some, key=lambda j: -float(u @ others[j]))[:3]
+        assert float(found[i]) == pytest.approx(sum(own[j] for j in near) / 3, rel=1e-5)
 
 
 def test_two_kinds_are_told_apart_by_the_better_likelihood() -> None:

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from handful.data.manifest import Issue
+from handful.randomness import permutation
 from handful.recipes.auto import Outcome
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import Space
+from handful.recipes.transfer import GRAPH_LIMIT, Space
 
 NEIGHBOURS = 10  # pictures of the pool over which likeness is averaged
 APART = 2.3  # between the means of two kinds of pictures, in sums of their standard deviations
@@ -97,16 +98,24 @@ def screen(labelled: Tensor, y: Tensor, unlabelled: Tensor, p: Tensor) -> Screen
     return Screening(like, strange, frequency, share)
 
 
-def likeness(labelled: Tensor, unlabelled: Tensor, neighbours: int = NEIGHBOURS, chunk: int = 2048) -> Tensor:
+def likeness(
+    labelled: Tensor,
+    unlabelled: Tensor,
+    neighbours: int = NEIGHBOURS,
+    chunk: int = 2048,
+    most: int = GRAPH_LIMIT,
+) -> Tensor:
     """Cosine with the nearest labelled picture, averaged over each picture's nearest neighbours in the pool: [m].
 
     A picture of a class may look like none of the few labelled ones, but its neighbours do; pictures of something
-    else have only each other.
+    else have only each other. Neighbours are sought among ``most`` pictures, a sample of a larger pool.
     """
     own = torch.cat([(part @ labelled.T).amax(1) for part in unlabelled.split(chunk)])
-    k = min(neighbours + 1, len(unlabelled))  # each picture is its own first neighbour
-    near = torch.cat([(part @ unlabelled.T).topk(k, dim=1).indices for part in unlabelled.split(chunk)])
-    return own[near].mean(1)
+    some = torch.from_numpy(permutation(len(unlabelled), "likeness")[:most].copy())
+    pool = unlabelled[some]
+    k = min(neighbours + 1, len(pool))  # a picture of the pool is its own first neighbour
+    near = torch.cat([(part @ pool.T).topk(k, dim=1).indices for part in unlabelled.split(chunk)])
+    return own[some[near]].mean(1)
 
 
 def lower_kind(values: Tensor, iterations: int = 200) -> Tensor:
