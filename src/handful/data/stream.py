@@ -39,8 +39,8 @@ class TrainStream:
         device: where batches are made.
 
     A batch holds ``x`` [B, C, H, W], ``y``, ``index`` [B] (row numbers), and for unlabelled pictures each
-    view by its name [B * ratio, C, H, W] and ``u_index`` (as ``index`` too, where there is no "x"). ``draw`` is the step's key for draws of the method's own:
-    the same number in every process.
+    view by its name [B * ratio, C, H, W] and ``u_index`` (as ``index`` too, where there is no "x"). ``draw`` is the
+    step's key for draws of the method's own: the same number in every process.
     """
 
     images: Images

@@ -25,7 +25,7 @@ from handful.export import Saved, load_model
 from handful.models.backbones import BACKBONES, create
 from handful.models.classifier import Classifier
 from handful.models.teacher import Answer, Frozen, gray
-from handful.types import HandfulError, InputSpec, Interrupted, Output, UsageError
+from handful.types import InputSpec, Interrupted, Output, UsageError
 
 KINDS = "a run's folder, lite0, timm:NAME, torchvision:NAME, a .onnx file, or predictions as .csv or .npz"
 OWN = "handful.classes"  # in the metadata of our ONNX files
@@ -84,8 +84,7 @@ class Teacher:
         side: pixels that it wants pictures decoded at, as ``handful predict`` would; 0: any.
         answer: of decoded pictures; None where only ``stored`` predictions are known.
         saved: the network and how it is fed, where it is one of PyTorch; for its size and speed.
-        session: of ONNX Runtime, with the uint8 pictures or floats that it takes, where it is a file.
-        file: where it is a file.
+        file, onnx: where it is a file, and how it is used.
     """
 
     name: str
@@ -94,13 +93,18 @@ class Teacher:
     side: int = 0
     answer: Answer | None = None
     saved: Saved | None = None
-    session: Any = None
     stored: Stored | None = None
     file: Path | None = None
+    onnx: Onnx | None = None
 
 
-def read_teacher(word: str | Path, onnx: Onnx | None = None, device: str = "cpu") -> Teacher:
+def read_teacher(
+    word: str | Path, onnx: Onnx | None = None, device: str = "cpu", threads: int = 0
+) -> Teacher:
     """The teacher of this name or at this place.
+
+    Args:
+        threads: of an ONNX file; 0 leaves their number to the runtime.
 
     Raises:
         UsageError: there is none, or it cannot be used as given.
@@ -112,7 +116,7 @@ def read_teacher(word: str | Path, onnx: Onnx | None = None, device: str = "cpu"
         return _network(name, load_model(path), device)
     if os.path.isfile(path):
         if ending == ".onnx":
-            return _onnx(path, onnx or Onnx())
+            return _onnx(path, onnx or Onnx(), threads)
         if ending in (".csv", ".npz"):
             return _stored(path)
         raise UsageError("is not a kind of teacher that is read", file=path, fix=f"give {KINDS}")
@@ -164,17 +168,16 @@ def imagenet() -> tuple[str, ...]:
     return tuple(names)
 
 
-def _onnx(path: Path, options: Onnx) -> Teacher:
+def _onnx(path: Path, options: Onnx, threads: int) -> Teacher:
     """An ONNX file: ours says everything itself, another one needs ``options``."""
-    session = open_session(path, path.read_bytes())
+    session = open_session(path, path.read_bytes(), threads)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     about = session.get_modelmeta().custom_metadata_map
     first = session.get_inputs()[0]
     if OWN in about:
         classes = tuple(json.loads(about[OWN]))
-        return Teacher(
-            str(path), classes, digest, answer=_own_file(session, int(first.shape[1])), session=session, file=path
-        )
+        answer = _own_file(session, int(first.shape[1]))
+        return Teacher(str(path), classes, digest, answer=answer, file=path, onnx=options)
     classes = class_names(options.classes)
     fix = "--onnx.classes rose,tulip --onnx.size 224 --onnx.mean … --onnx.std … --onnx.gives logits"
     if not classes:
@@ -190,13 +193,17 @@ def _onnx(path: Path, options: Onnx) -> Teacher:
     if not size:
         raise UsageError("does not say the size of its input", file=path, fix=fix)
     if options.gives not in ("logits", "probabilities"):
-        raise UsageError(f"'{options.gives}' is nothing that it can give", fix="--onnx.gives logits or probabilities")
+        raise UsageError(
+            f"'{options.gives}' is nothing that it can give", fix="--onnx.gives logits or probabilities"
+        )
     channels = int(shape[1])
     mean, std = (_per_channel(values, channels) for values in (options.mean, options.std))
     one = shape[0] == 1
-    answer = _foreign_file(session, InputSpec(size, channels, mean, std), one, options.gives == "logits", classes, path)
-    name = f"{digest}{options}"
-    return Teacher(str(path), classes, hashlib.sha256(name.encode()).hexdigest(), answer=answer, session=session, file=path)
+    answer = _foreign_file(
+        session, InputSpec(size, channels, mean, std), one, options.gives == "logits", classes, path
+    )
+    mark = hashlib.sha256(f"{digest}{options}".encode()).hexdigest()
+    return Teacher(str(path), classes, mark, answer=answer, file=path, onnx=options)
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
@@ -212,7 +219,9 @@ def open_session(file: object, content: bytes, threads: int = 0) -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
-        raise UsageError("ONNX files need onnxruntime", file=file, fix="pip install 'handful[fast]'") from error
+        raise UsageError(
+            "ONNX files need onnxruntime", file=file, fix="pip install 'handful[fast]'"
+        ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads:
@@ -223,7 +232,9 @@ def open_session(file: object, content: bytes, threads: int = 0) -> Any:
         raise
     except Exception as error:  # the runtime has classes of its own for each reason; it is passed on
         first = str(error).strip().splitlines()[0]
-        raise UsageError(f"is not an ONNX file that can be used ({first})", file=file, fix="export it again") from error
+        raise UsageError(
+            f"is not an ONNX file that can be used ({first})", file=file, fix="export it again"
+        ) from error
 
 
 def _own_file(session: Any, channels: int) -> Answer:
@@ -290,7 +301,9 @@ def _from_csv(path: Path) -> tuple[list[str], list[str], np.ndarray]:
             raise UsageError("has no column 'path' with two classes or more beside it", file=path, fix=fix)
         at = header.index("path")
         names = [row[at] for row in rows]
-        p = np.array([[float(cell) for i, cell in enumerate(row) if i != at] for row in rows], dtype=np.float64)
+        p = np.array(
+            [[float(cell) for i, cell in enumerate(row) if i != at] for row in rows], dtype=np.float64
+        )
         p = p.reshape(len(rows), len(header) - 1)
     except (csv.Error, ValueError, IndexError) as error:
         raise UsageError(f"is not a table of predictions ({error})", file=path, fix=fix) from error
@@ -306,7 +319,9 @@ def _from_npz(path: Path) -> tuple[list[str], list[str], np.ndarray]:
     except (KeyError, ValueError, OSError) as error:
         raise UsageError(f"is not a table of predictions ({error})", file=path, fix=fix) from error
     if p.shape != (len(names), len(classes)):
-        raise UsageError(f"has p {list(p.shape)} for {len(names)} paths and {len(classes)} classes", file=path, fix=fix)
+        raise UsageError(
+            f"has p {list(p.shape)} for {len(names)} paths and {len(classes)} classes", file=path, fix=fix
+        )
     return names, classes, p
 
 
@@ -338,15 +353,9 @@ def reordered(log_p: Tensor, have: Sequence[str], want: Sequence[str]) -> Tensor
 
 def in_order(answer: Answer, have: Sequence[str], want: Sequence[str]) -> Answer:
     """The same answers with their classes in another order."""
-    return lambda pixels: (lambda said: Output(said.features, reordered(said.logits, have, want)))(answer(pixels))
 
+    def answer_in_order(pixels: Tensor) -> Output:
+        features, log_p = answer(pixels)
+        return Output(features, reordered(log_p, have, want))
 
-def needs_network(teacher: Teacher) -> Answer:
-    """Its answer to pictures.
-
-    Raises:
-        HandfulError: only predictions are stored.
-    """
-    if teacher.answer is None:
-        raise HandfulError("knows stored pictures only", file=teacher.name, fix="give the network itself")
-    return teacher.answer
+    return answer if tuple(have) == tuple(want) else answer_in_order

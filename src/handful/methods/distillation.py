@@ -64,16 +64,21 @@ class Distillation:
     def __post_init__(self) -> None:
         for name in ("hard_weight", "soft_weight", "feature_weight"):
             if getattr(self, name) < 0:
-                raise UsageError(f"{name.replace('_', ' ')} {getattr(self, name):g} makes no sense", fix="0 or more")
+                raise UsageError(
+                    f"{name.replace('_', ' ')} {getattr(self, name):g} makes no sense", fix="0 or more"
+                )
         if not self.views:
             raise UsageError("with all weights 0 nothing is learned", fix="give --soft-weight 0.9")
         if not self.temperature > 0:
             raise UsageError(f"a temperature of {self.temperature:g} makes no sense", fix="--temperature 4")
         if self.feature_loss not in FEATURE_LOSSES:
-            raise UsageError(f"there is no feature loss '{self.feature_loss}'", fix=" or ".join(FEATURE_LOSSES))
+            raise UsageError(
+                f"there is no feature loss '{self.feature_loss}'", fix=" or ".join(FEATURE_LOSSES)
+            )
         if self.taught_mixing and not self.patient:
             raise UsageError(
-                "stored answers are for single pictures, not for mixtures", fix="make the teacher patient, or mix none"
+                "stored answers are for single pictures, not for mixtures",
+                fix="make the teacher patient, or mix none",
             )
 
     @property

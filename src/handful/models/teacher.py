@@ -65,4 +65,6 @@ class Teachers(nn.Module):
 
 def mean_of_logs(log_p: Sequence[Tensor]) -> Tensor:
     """log of the mean of probabilities, from their logarithms [B, K] each."""
-    return log_p[0] if len(log_p) == 1 else torch.logsumexp(torch.stack(list(log_p)), 0) - math.log(len(log_p))
+    return (
+        log_p[0] if len(log_p) == 1 else torch.logsumexp(torch.stack(list(log_p)), 0) - math.log(len(log_p))
+    )
