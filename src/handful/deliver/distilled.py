@@ -134,8 +134,8 @@ def as_section(figures: Figures) -> Extra:
         about.append(f"ONNX files differ from PyTorch by at most {max(differences):.1e} in a probability.")
     note = (
         "MB: of the file of weights. Times: medians for one picture on one thread, from the decoded pixels to the "
-        "probabilities, in PyTorch and in ONNX Runtime; the networks took turns. A multiply-add counts as two FLOPs. The same network on the labels alone had as many "
-        "steps and the same augmentation."
+        "probabilities, in PyTorch and in ONNX Runtime; the networks took turns. A multiply-add counts as two FLOPs. "
+        "The same network on the labels alone had as many steps and the same augmentation."
     )
     return Extra(
         "Teacher and student", " ".join(about), list(COLUMNS), [cells(row) for row in figures.rows], note
