@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,8 @@ def train_network(
     start: Callable[[nn.Module], None] | None = None,
     origin: str = "",
     teacher: Tensor | None = None,
+    beside: Mapping[str, Tensor] | None = None,
+    roles: Mapping[str, nn.Module] | None = None,
 ) -> Fitted:
     """Train ``training.backbone`` by ``method`` on the task.
 
@@ -129,6 +131,8 @@ def train_network(
         origin: a fingerprint of those weights, where the other arguments do not decide them: with another one,
             the stage is another.
         teacher: probabilities [m, K] for ``task.unlabelled``; they reach the method as ``target``.
+        beside: further tables with a row for each of ``task.unlabelled``; they reach the method by their names.
+        roles: other modules that the method needs, by role; they do not train (``origin`` has to tell them apart).
 
     Raises:
         UsageError: the method learns from unlabelled pictures and there are none.
@@ -145,7 +149,9 @@ def train_network(
     elif not training.size:
         spec["size"] = task.images.side
     spec |= {name: getattr(training, name) for name in ("dropout", "drop_path") if getattr(training, name)}
-    inputs = map(digest, (task.labelled, task.y, task.unlabelled, teacher))
+    tables = {} if teacher is None else {"target": teacher}
+    tables |= beside or {}
+    inputs = map(digest, (task.labelled, task.y, task.unlabelled, teacher, *(beside or {}).values()))
     origins = [origin] if origin else []
     name = f"{stage}-{key(task.images.fingerprint, *inputs, method, training, task.seed, *origins):016x}"
     folder = workshop.folder / "stages" / name
@@ -165,7 +171,7 @@ def train_network(
     else:
         if start:
             start(network)
-        network = _run(task, workshop, method, training, network, stage, folder, teacher)
+        network = _run(task, workshop, method, training, network, stage, folder, tables, roles or {})
     classifier = Classifier(network, None, config).to(workshop.device)
 
     def logits(ids: Tensor) -> Tensor:
@@ -182,9 +188,10 @@ def _run(
     network: nn.Module,
     stage: str,
     folder: Path,
-    teacher: Tensor | None,
+    tables: Mapping[str, Tensor],
+    roles: Mapping[str, nn.Module],
 ) -> nn.Module:
-    models: dict[str, nn.Module] = {"student": network}
+    models: dict[str, nn.Module] = {"student": network, **roles}
     models |= extra_roles(method, network, task.n_classes, task.unlabelled)
     for role, model in models.items():
         models[role] = model.to(workshop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -217,7 +224,9 @@ def _run(
         batch=training.batch,
         unlabelled=task.unlabelled,
         ratio=training.ratio if method.uses_unlabelled else 0,
-        extra={} if teacher is None else {"target": teacher},
+        extra=tables,
+        unlabelled_mixing=getattr(method, "taught_mixing", None),
+        pixels=getattr(method, "pixels", ()),
         seed=task.seed,
         stage=stage,
         device=workshop.device,
