@@ -36,8 +36,9 @@ class TrainStream:
         device: where batches are made.
 
     A batch holds ``x`` [B, C, H, W], ``y``, ``index`` [B] (row numbers), and for unlabelled pictures each
-    view by its name [B * ratio, C, H, W] and ``u_index``. ``draw`` is the step's key for draws of the method's own:
-    the same number in every process.
+    view by its name [B * ratio, C, H, W] and ``u_index``. Without a view "x" there are no labelled pictures, and
+    ``index`` is ``u_index``. ``draw`` is the step's key for draws of the method's own: the same number in every
+    process.
     """
 
     images: Images
@@ -63,6 +64,19 @@ class TrainStream:
 
     def at(self, step: int) -> dict[str, Tensor]:
         """The batch of one step."""
+        out = self._labelled(step) if "x" in self.views else {}
+        out["draw"] = torch.tensor(key(self.seed, self.stage, "method", step))
+        names = [name for name in self.views if name != "x"]
+        if names and self.ratio:
+            size = self.batch * self.ratio
+            where = self._positions(len(self.unlabelled), size, step, "unlabelled")
+            rows = self.unlabelled[where]
+            out |= {name: self._view(name, rows, size, step) for name in names}
+            out |= {name: table[where].to(self.device) for name, table in self.extra.items()}
+            out |= {"index": out.get("index", rows), "u_index": rows}
+        return out
+
+    def _labelled(self, step: int) -> dict[str, Tensor]:
         everywhere = torch.from_numpy(
             positions(len(self.labelled), self.batch, step, self.seed, self.stage, "labelled")
         )
@@ -78,21 +92,7 @@ class TrainStream:
             u = uniform((self.batch, self.mixing.n_draws), self.seed, self.stage, "mixing", step)[mine]
             x, weight = self.mixing(x, other, u)
             y = mixed_labels(y, self.y[everywhere[theirs]], weight)
-        out = {
-            "x": self._input(x),
-            "y": y.to(self.device),
-            "index": rows,
-            "draw": torch.tensor(key(self.seed, self.stage, "method", step)),
-        }
-        names = [name for name in self.views if name != "x"]
-        if names and self.ratio:
-            size = self.batch * self.ratio
-            where = self._positions(len(self.unlabelled), size, step, "unlabelled")
-            rows = self.unlabelled[where]
-            out |= {name: self._view(name, rows, size, step) for name in names}
-            out |= {name: table[where].to(self.device) for name, table in self.extra.items()}
-            out["u_index"] = rows
-        return out
+        return {"x": self._input(x), "y": y.to(self.device), "index": rows}
 
     def _positions(self, n: int, size: int, step: int, name: str) -> Tensor:
         return torch.from_numpy(positions(n, size, step, self.seed, self.stage, name)[parallel.rows(size)])

@@ -35,7 +35,7 @@ from handful.data.split import draw, folds
 from handful.engine.interrupt import requested
 from handful.files import write_atomic
 from handful.randomness import key, permutation
-from handful.recipes.auto import choose, recipe_options
+from handful.recipes.auto import choose, recipe_options, started_by
 from handful.recipes.choice import prior_table
 from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
 from handful.recipes.task import Fitted, Task, Workshop
@@ -148,7 +148,7 @@ class Contender:
 
     @property
     def uses_unlabelled(self) -> bool:
-        return self.recipe == "auto" or find(self.recipe).uses_unlabelled
+        return self.recipe == "auto" or find(self.recipe).uses_unlabelled or bool(started_by(self.training))
 
     @property
     def fingerprint(self) -> str:
@@ -228,8 +228,11 @@ def line_up(contenders: Sequence[Contender], source: Source) -> list[Contender]:
     for c in list(found.values()):
         on = c.on or spaces_for(some)[0]
         twin = "" if c.recipe == "auto" else find(c.recipe).labelled_only
+        if not twin and started_by(c.training):
+            twin = c.recipe
         for name in filter(None, (*CHEAP_BASELINES, twin)):
-            training = c.training if find(name).trains else {}
+            training = {k: v for k, v in c.training.items() if not k.startswith("init")}
+            training = training if find(name).trains else {}
             here = usual_space(name, some) if name == "supervised" else on  # which looks at pixels alone
             add(Contender(name, here, {}, training, c.seconds))
     order = {name: i for i, name in enumerate([*RECIPES, "auto"])}

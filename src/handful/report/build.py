@@ -175,7 +175,7 @@ def _tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
     for key, trial in outcome.trials.items():
         row = Tried(
             name=_title(trial),
-            uses_unlabelled=trial.recipe.uses_unlabelled,
+            uses_unlabelled=trial.uses_unlabelled,
             seconds=trial.seconds or None,
             chosen=key == outcome.chosen,
             baseline=key == reference,
@@ -197,7 +197,8 @@ def _tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
 
 def _title(trial: Trial) -> str:
     """A candidate's name for people."""
-    return f"{trial.recipe.title} ({trial.on})"
+    begun = f", started by {trial.init}" if trial.init else ""
+    return f"{trial.recipe.title} ({trial.on}{begun})"
 
 
 def _same_repeats(a: Trial, b: Trial) -> tuple[np.ndarray, np.ndarray]:
