@@ -61,10 +61,10 @@ def _moved(u: Tensor, most: int) -> Tensor:
 
 def normalized(tiles: Tensor) -> Tensor:
     """Each tile [..., C, t, t] with mean 0 and deviation 1, so that brightness does not give its place away (Noroozi &
-    Favaro 2016, sec. 4.2); a tile of one colour becomes 0."""
+    Favaro 2016, sec. 4.2); deviations under a gray level count as one, so that a tile of one colour becomes 0."""
     centred = tiles - tiles.mean((-3, -2, -1), keepdim=True)
     deviation = centred.square().mean((-3, -2, -1), keepdim=True).sqrt()
-    return centred / deviation.clamp_min(1e-3)
+    return centred / deviation.clamp_min(2 / 255)
 
 
 def enlarged(tiles: Tensor, side: int) -> Tensor:

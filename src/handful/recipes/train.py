@@ -193,10 +193,9 @@ def train_network(
         network.load_state_dict(checkpoint.read(done)["network"])
         network = network.to(memory_format=torch.channels_last)  # same bits
     else:
+        start = start or started(task, workshop, training)
         if start:
             start(network)
-        elif training.init != "random":
-            network.body.load_state_dict(self_supervised(task, workshop, training))  # type: ignore[union-attr]
         network = _run(task, workshop, method, training, network, stage, folder, teacher)
     classifier = Classifier(network, None, config).to(workshop.device)
 
@@ -204,6 +203,18 @@ def train_network(
         return predict(network, task.images, ids, classifier.spec, device=workshop.device)
 
     return Fitted(classifier, logits)
+
+
+def started(task: Task, workshop: Workshop, training: Training) -> Callable[[nn.Module], None] | None:
+    """What puts the weights of ``training.init`` into a fresh network; None where that is "random"."""
+    if training.init == "random":
+        return None
+
+    def start(network: nn.Module) -> None:
+        body: Any = network.body
+        body.load_state_dict(self_supervised(task, workshop, training))
+
+    return start
 
 
 def self_supervised(task: Task, workshop: Workshop, training: Training) -> dict[str, Tensor]:
