@@ -40,7 +40,7 @@ from handful.recipes.choice import prior_table
 from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import STEPS, Training, digest
-from handful.statistics import balanced_accuracy, expected_calibration_error
+from handful.statistics import balanced_accuracy, expected_calibration_error, macro_f1
 from handful.types import HandfulError, Interrupted, UsageError
 
 FORMAT = 1  # of a cell's file
@@ -251,6 +251,7 @@ class Cell:
         steps: of training, where a network was trained.
         chosen: what ``auto`` chose (in its last fold).
         failed: why there are no figures; empty where there are.
+        macro_f1: None also in cells of older versions.
     """
 
     contender: str
@@ -266,6 +267,7 @@ class Cell:
     steps: int = 0
     chosen: str = ""
     failed: str = ""
+    macro_f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -325,7 +327,7 @@ def read_cell(folder: Path) -> Cell | None:
         return None
     try:
         content = json.loads(path.read_text())
-        return Cell(**{f.name: content[f.name] for f in fields(Cell)})
+        return Cell(**{f.name: content[f.name] for f in fields(Cell) if f.name in content})
     except (ValueError, KeyError, TypeError):
         return None  # of another version, or damaged: it is measured again
 
@@ -494,6 +496,7 @@ class _Bench:
         right = p.argmax(1) == y
         cell.accuracy = float(right.mean())
         cell.balanced_accuracy = balanced_accuracy(y, p.argmax(1), len(self.source.classes))
+        cell.macro_f1 = macro_f1(y, p.argmax(1), len(self.source.classes))
         cell.calibration_error = expected_calibration_error(p.max(1), right)
         cell.n_scored = len(y)
         cell.seconds = round(time.perf_counter() - begin, 3)

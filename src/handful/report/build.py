@@ -26,7 +26,9 @@ from handful.report.record import Audit, ConfusedPair, Problem, Summary, Thumb, 
 from handful.report.record import OwnCurve as CurveOnPage
 from handful.statistics import (
     accuracy,
+    balanced_accuracy,
     expected_calibration_error,
+    macro_f1,
     paired_difference,
     reliability_bins,
     wilson,
@@ -213,6 +215,8 @@ def _confusion(summary: Summary, task: Task, rows: Tensor, y: Tensor, p: Tensor)
     k = task.n_classes
     matrix = torch.bincount(y * k + guess, minlength=k * k).view(k, k)
     summary.confusion = matrix.tolist()
+    summary.balanced_accuracy = balanced_accuracy(y.numpy(), guess.numpy(), k)
+    summary.macro_f1 = macro_f1(y.numpy(), guess.numpy(), k)
     off = matrix.clone().fill_diagonal_(0)
     for flat in off.flatten().argsort(descending=True, stable=True)[:5].tolist():
         truth, predicted = divmod(flat, k)
