@@ -1,10 +1,10 @@
-"""Long-tailed labels: Fashion-MNIST where the most frequent class has 20 times the pictures of the rarest, in the labels
-(40 to 2) and in the pool (4,000 to 200) alike; which class is rare changes with the draw.
+"""Long-tailed labels: Fashion-MNIST where the most frequent class has 20 times the pictures of the rarest, among the
+labels (40 to 2) and in the pool (4,000 to 200) alike; which class is rare changes with the draw.
 
 A small residual net (28 px) trains for 300 steps by each method, with and without distribution alignment, and by
-supervised training with the same steps and views. The test part is balanced, 1,000 pictures a class, so accuracy on it is
-balanced accuracy; "accuracy" is what it would be where the classes come as often as in the pool. Differences are paired by
-draw. About 25 minutes on one core with bfloat16 and without AMX. The settings are the recipes' own.
+supervised training with the same steps and views. The test part is balanced, 1,000 pictures a class, so accuracy on it
+is balanced accuracy; "accuracy" is what it would be where the classes come as often as in the pool. Differences are
+paired by draw. About 25 minutes on one core with bfloat16 and without AMX. The settings are the recipes' own.
 """
 
 from __future__ import annotations
