@@ -20,6 +20,8 @@ TITLES = {
     "share": "Label propagation: how much of the labelled pictures' own regression in the head",
     "choice": "By how much must a candidate lead to ship?",
     "screening": "Screening of unlabelled pictures",
+    "self_supervised": "Self-supervised starts on Fashion-MNIST: linear probe and fine-tuning against random weights",
+    "imbalance": "Long-tailed labels (20 to 1) on Fashion-MNIST: with and without distribution alignment",
     "moons": "Two moons, every semi-supervised method",
     "moons_mpl": "Two moons: can the result of Meta Pseudo Labels be had?",
     "mpl_memory": "Memory of Meta Pseudo Labels, full and reduced",
