@@ -115,7 +115,7 @@ def table(grid: Grid) -> list[dict[str, Any]]:
                     "accuracy": round(float(np.mean([c["accuracy"] for c in ours])), 1),
                 }
                 for title, rule in (
-                    ("T = 1", "1"),
+                    ("T = 1", "T = 1"),
                     ("no prior", "no prior"),
                     ("prior", f"{TEMPERATURE_SD:g}"),
                 ):
