@@ -32,6 +32,7 @@ TITLES = {
     "imagenet_check": "Packaged EfficientNet-Lite0 on 500 ImageNet pictures",
     "features": "Speed of frozen features",
     "overhead": "Share of a training step that is not the network",
+    "calibration": "Temperature scaling: calibration error before and after, with and without a prior",
     "reject": "None of these: what the threshold catches",
     "precision": "bfloat16 against float32 training",
     "memory": "Memory against the number of pictures",

@@ -216,9 +216,7 @@ def choose(
     if only and len(trials) > 1 and trial.right is not None:
         outcome.twin = next(key for key in trials if key != asked)
         workshop.tell(outcome.help_of_unlabelled())
-    errors = trial.right is not None and not trial.right[0].all()
-    # without an error the likeliest temperature is 0: a dozen right answers would make the model certain of all
-    if errors and trial.logits is not None and trial.truth is not None:
+    if trial.logits is not None and trial.truth is not None:
         outcome.temperature = fit_temperature(trial.logits, trial.truth)
         fitted.classifier.temperature.fill_(outcome.temperature)
     return outcome
