@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -58,9 +59,11 @@ def stages(model: nn.Module, shape: Sequence[int], most: int = 10) -> list[str]:
     named = dict(model.named_modules())
     bare = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.Dropout, nn.Flatten)
     names = [
-        n for n, s in shapes.items() if not n.startswith("head") and not isinstance(named[n], bare) and len(s) > 1
+        n
+        for n, s in shapes.items()
+        if not n.startswith("head") and not isinstance(named[n], bare) and len(s) > 1
     ]
-    ends = [a for a, b in zip(names, names[1:]) if shapes[a] != shapes[b]] + names[-1:]
+    ends = [a for a, b in pairwise(names) if shapes[a] != shapes[b]] + names[-1:]
     if len(ends) >= most:
         chosen = [ends[round(i * (len(ends) - 1) / (most - 1))] for i in range(most)]
     else:

@@ -51,7 +51,9 @@ class Joins(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, getattr(function, "__name__", "")
-        known = [self.depth[x] for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x in self.depth]
+        known = [
+            self.depth[x] for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x in self.depth
+        ]
         join = name in SUMS and len(known) == 2 and known[0] != known[1] and args[0].shape == args[1].shape
         out = self.join(args[0], args[1]) if join else function(*args, **kwargs)
         if known:
@@ -112,7 +114,8 @@ def paths(model: nn.Module, x: Tensor, y: Tensor, *, samples: int = 3) -> list[P
     for k in range(n + 1):
         draws = samples if 0 < k < n else 1
         norms.append(
-            sum(one_path(model, x, y, set(permutation(n, "paths", k, draw)[:k])) for draw in range(draws)) / draws
+            sum(one_path(model, x, y, set(permutation(n, "paths", k, draw)[:k])) for draw in range(draws))
+            / draws
         )
     weights = [math.comb(n, k) * norm for k, norm in enumerate(norms)]
     total = sum(weights) or 1.0
@@ -146,7 +149,7 @@ def gradient_norms(
         plain: without shortcuts.
         auxiliary_weight: of the loss of each auxiliary head; 0: they are left out.
     """
-    ran: list[nn.Module] = []
+    ran: list[Any] = []
     names = {m: name for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
     handles = [m.register_forward_hook(lambda module, inputs, out: ran.append(module)) for m in names]
     try:
@@ -161,7 +164,9 @@ def gradient_norms(
     return [LayerNorm(names[m], float(g.norm())) for m, g in zip(order, found, strict=True) if g is not None]
 
 
-def loss_of(model: nn.Module, x: Tensor, y: Tensor, *, plain: bool = False, auxiliary_weight: float = 0.0) -> Tensor:
+def loss_of(
+    model: nn.Module, x: Tensor, y: Tensor, *, plain: bool = False, auxiliary_weight: float = 0.0
+) -> Tensor:
     """Mean cross-entropy, with that of the auxiliary heads; without shortcuts where ``plain``."""
     with Joins(x, lambda number: PLAIN if plain else BOTH):
         out = model(x)
@@ -184,7 +189,7 @@ def train_a_little(
     losses = []
     for x, y in batches:
         loss = loss_of(model, x, y, plain=plain, auxiliary_weight=auxiliary_weight)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             break
         optimizer.zero_grad()

@@ -31,7 +31,9 @@ def norms(series: Mapping[str, Sequence[float]], title: str) -> Markup:
 
     def at(i: int, n: int, value: float) -> tuple[float, float]:
         across = i / max(1, n - 1)
-        return left + (right - left) * across, bottom - (bottom - top) * (math.log10(value) - low) / (high - low)
+        return left + (right - left) * across, bottom - (bottom - top) * (math.log10(value) - low) / (
+            high - low
+        )
 
     body = []
     for power in range(low, high + 1, step):

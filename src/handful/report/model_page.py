@@ -96,7 +96,9 @@ def render(look: ModelLook) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(thousands=thousands, amount=amount, sides=sides, shape=shape, percent=figures.percent)
+    environment.filters.update(
+        thousands=thousands, amount=amount, sides=sides, shape=shape, percent=figures.percent
+    )
     return environment.get_template("model.html.j2").render(
         s=look,
         fig=figures,
@@ -132,12 +134,20 @@ def verdict(look: ModelLook) -> str:
     ]
     if look.held:
         words.append(f"{amount(look.held)} of the parameters run in training only (auxiliary heads).")
-    fields = [row.field for row in look.blocks if row.field and len(row.shape) == 4 and row.shape[2] * row.shape[3] > 1]
+    fields = [
+        row.field
+        for row in look.blocks
+        if row.field and len(row.shape) == 4 and row.shape[2] * row.shape[3] > 1
+    ]
     if fields:
         last = fields[-1]
         words.append(
             f"A unit of its last map sees {sides(last)} px"
-            + (" in theory." if last.size <= look.size else f" in theory, more than the {look.size} px there are.")
+            + (
+                " in theory."
+                if last.size <= look.size
+                else f" in theory, more than the {look.size} px there are."
+            )
         )
     return " ".join(words)
 
