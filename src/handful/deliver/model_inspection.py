@@ -31,7 +31,7 @@ from handful.files import write_atomic
 from handful.methods.probe import LogisticRegression
 from handful.models.backbones import create, find
 from handful.models.count import activation_bytes, count, layers
-from handful.models.heads import Centre, Chain
+from handful.models.heads import LinearHead
 from handful.models.maps import activation_maps, last_map, outputs, pooled, stages, units
 from handful.models.modes import evaluation
 from handful.models.paths import gradient_norms, n_joins, paths, train_a_little, without_norms
@@ -43,7 +43,7 @@ from handful.report.model_page import Effective, ModelLook, Row, render
 from handful.report.record import Thumb
 from handful.types import InputSpec, UsageError
 
-BATCH, STEPS = 16, 20  # of the short training after which gradients are measured again
+BATCH, STEPS = 16, 10  # of the short training after which gradients are measured again
 PICTURES_OF_PATHS = 4
 MOST_PATHS = 60  # shortcuts; with more, path lengths are not measured
 PROBED = 600  # labelled pictures, and as many of the test part, that the linear probes see
@@ -302,8 +302,7 @@ def probe(
     found: dict[str, float] = {}
     head: nn.Module | None = None
     for name, x in train.items():
-        centre = Centre(x.shape[1]).fit(x)
-        head = Chain(centre, LogisticRegression().fit(centre(x), pictures.y, k))
+        head = solved(x, pictures.y, k)
         found[name] = right(head, test[name], pictures.y_test) if test else crossed(x, pictures.y, k)
     assert head is not None
     how = f"its {len(pictures.test)} test pictures" if test else "five-fold cross-validation"
@@ -320,11 +319,24 @@ def vectors(net: Net, names: list[str], images: Images, rows: Tensor) -> dict[st
     parts: dict[str, list[Tensor]] = {name: [] for name in [*names, "features"]}
     with evaluation(net), torch.inference_mode():
         for some in rows.split(64):
-            x = to_input(images.take(some), net.spec)
-            for name, out in outputs(net, names, x).items():
-                parts[name].append(pooled(out))
-            parts["features"].append(net(x).features)
+            found, out = outputs(net, names, to_input(images.take(some), net.spec))
+            for name, seen in found.items():
+                parts[name].append(pooled(seen))
+            parts["features"].append(out.features)
     return {name: torch.cat(some).clone() for name, some in parts.items()}
+
+
+def solved(x: Tensor, y: Tensor, k: int) -> LinearHead:
+    """Logistic regression on vectors [n, D], centred and scaled to length 1 in the mean; the head takes the vectors as
+    they are, so that activation maps can be read from its weights."""
+    mean = x.mean(0)
+    scale = (x - mean).norm(dim=1).mean().clamp(min=1e-12)
+    inner = LogisticRegression().fit((x - mean) / scale, y, k)
+    head = LinearHead(x.shape[1], k)
+    with torch.no_grad():
+        head.weight.copy_(inner.weight / scale)  # type: ignore[operator, arg-type]
+        head.bias.copy_(inner.bias - head.weight @ mean)  # type: ignore[operator, arg-type]
+    return head
 
 
 def right(head: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -340,9 +352,7 @@ def crossed(x: Tensor, y: Tensor, k: int, folds: int = 5) -> float:
     for fold in range(min(folds, len(y))):
         held = order[fold::folds]
         rest = order[torch.isin(order, held, invert=True)]
-        centre = Centre(x.shape[1]).fit(x[rest])
-        head = Chain(centre, LogisticRegression().fit(centre(x[rest]), y[rest], k))
-        hits += right(head, x[held], y[held]) * len(held)
+        hits += right(solved(x[rest], y[rest], k), x[held], y[held]) * len(held)
     return hits / len(y)
 
 

@@ -123,7 +123,7 @@ def activation_bytes(model: nn.Module, shape: Sequence[int]) -> int:
         return x
 
     with saved_tensors_hooks(keep, lambda x: x):
-        _ = model(batch_of(shape))
+        _ = model(batch_for(model, shape))
     return sum(storage.nbytes() for storage in kept.values())
 
 
@@ -146,12 +146,13 @@ def on_meta(model: nn.Module) -> nn.Module:
     return deepcopy(model, memo)
 
 
-def batch_of(shape: Sequence[int]) -> Tensor:
-    """An input of this shape without numbers; a picture becomes a batch of one."""
-    return torch.empty((1, *shape) if len(shape) == 3 else tuple(shape), device="meta")
+def batch_for(model: nn.Module, shape: Sequence[int]) -> Tensor:
+    """An input of this shape and of the model's number format, without numbers; a picture becomes a batch of one."""
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    return torch.empty((1, *shape) if len(shape) == 3 else tuple(shape), dtype=dtype, device="meta")
 
 
 def run(model: nn.Module, shape: Sequence[int]) -> None:
     """One forward pass in evaluation mode, on shapes alone."""
     with evaluation(model), torch.no_grad():
-        model(batch_of(shape))
+        model(batch_for(model, shape))

@@ -61,14 +61,17 @@ def resnet(
     drop_path: float = 0.0,
 ) -> Net:
     """ResNet (He et al. 2016) and SENet (Hu et al. 2018: ResNet with squeeze-and-excitation), of timm. Where a
-    bottleneck halves the side its 3x3 convolution does."""
+    bottleneck halves the side its 3x3 convolution does. The last norm of a block starts at 1, as in the paper (timm's
+    own start is 0: then no branch gives anything at first)."""
 
     def small_stem(body: Any) -> None:
         body.conv1 = conv(size, body.conv1.out_channels, channels)
         body.maxpool = nn.Identity()
 
     change = stem_for(inner, size, pretrained, small_stem)
-    return from_timm(inner, n_classes, channels, size, pretrained, drop_path, change=change)
+    return from_timm(
+        inner, n_classes, channels, size, pretrained, drop_path, change=change, zero_init_last=False
+    )
 
 
 def densenet(inner: str, n_classes: int, channels: int, size: int | None, pretrained: bool) -> Net:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from handful.models.count import on_meta, run
 from handful.models.modes import evaluation
+from handful.types import Output
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -73,8 +74,8 @@ def stages(model: nn.Module, shape: Sequence[int], most: int = 10) -> list[str]:
     return [n for n in names if n in chosen]
 
 
-def outputs(model: nn.Module, names: Sequence[str], x: Tensor) -> dict[str, Tensor]:
-    """What these modules give for ``x``, by name."""
+def outputs(model: nn.Module, names: Sequence[str], x: Tensor) -> tuple[dict[str, Tensor], Output]:
+    """What these modules give for ``x``, by name, and what the model gives."""
     kept: dict[str, Tensor] = {}
     with ExitStack() as hooks:
         for name in names:
@@ -83,8 +84,8 @@ def outputs(model: nn.Module, names: Sequence[str], x: Tensor) -> dict[str, Tens
                 kept[name] = out
 
             hooks.callback(model.get_submodule(name).register_forward_hook(hook).remove)
-        model(x)
-    return kept
+        out: Output = model(x)
+    return kept, out
 
 
 def pooled(out: Tensor, most: int = 1024) -> Tensor:

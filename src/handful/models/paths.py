@@ -160,7 +160,7 @@ def gradient_norms(
             handle.remove()
     order = list(dict.fromkeys(ran))
     weights = [m.weight for m in order]
-    found = torch.autograd.grad(loss, weights, allow_unused=True)  # type: ignore[arg-type]
+    found = torch.autograd.grad(loss, weights, allow_unused=True)
     return [LayerNorm(names[m], float(g.norm())) for m, g in zip(order, found, strict=True) if g is not None]
 
 
@@ -180,7 +180,7 @@ def train_a_little(
     model: nn.Module,
     batches: Sequence[tuple[Tensor, Tensor]],
     *,
-    lr: float = 0.02,
+    lr: float = 0.01,
     plain: bool = False,
     auxiliary_weight: float = 0.0,
 ) -> list[float]:
