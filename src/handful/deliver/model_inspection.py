@@ -332,10 +332,11 @@ def solved(x: Tensor, y: Tensor, k: int) -> LinearHead:
     mean = x.mean(0)
     scale = (x - mean).norm(dim=1).mean().clamp(min=1e-12)
     inner = LogisticRegression().fit((x - mean) / scale, y, k)
+    assert isinstance(inner, LinearHead)
     head = LinearHead(x.shape[1], k)
     with torch.no_grad():
-        head.weight.copy_(inner.weight / scale)  # type: ignore[operator, arg-type]
-        head.bias.copy_(inner.bias - head.weight @ mean)  # type: ignore[operator, arg-type]
+        head.weight.copy_(inner.weight / scale)
+        head.bias.copy_(inner.bias - head.weight @ mean)
     return head
 
 
