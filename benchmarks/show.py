@@ -38,6 +38,8 @@ TITLES = {
     "reject": "None of these: what the threshold catches",
     "precision": "bfloat16 against float32 training",
     "memory": "Memory against the number of pictures",
+    "backbones": "Backbones: cost, receptive field, speed",
+    "degradation": "Degradation: training error of plain and residual nets of 20 and 56 layers",
     "prior": "The prior of the automatic choice",
 }
 OWN = {"rows", "command", "date", "machine", "versions"}
