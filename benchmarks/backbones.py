@@ -3,11 +3,11 @@
     python -m benchmarks.backbones [--only NAME;…] [--seconds 1200]
 
 At the size each was made for: parameters, multiply-adds, theoretical receptive field of the last map, bytes of
-activations that a training step keeps for each picture (all counted on shapes). At 64 px (32 where it was made for 32 px
-or less, 28 for LeNet), so that the whole takes minutes: pictures a second in training (forward, backward, SGD; batch 16)
-and in inference (batch 16), median of three after one that is not timed, on the threads that ``handful fit`` would take;
-and the largest difference of a probability between the ONNX file and PyTorch. Networks of more than 150 million
-parameters are counted only. About 12 minutes on one core; cell by cell.
+activations that a training step keeps for each picture (all counted on shapes). At 64 px (at its own size where that is
+32 px or less), so that the whole takes minutes: pictures a second in training (forward, backward, SGD; batch 16) and in
+inference (batch 16), median of three after one that is not timed, on the threads that ``handful fit`` would take; and
+the largest difference of a probability between the ONNX file and PyTorch. Networks of more than 150 million parameters
+are counted only. About 12 minutes on one core; cell by cell.
 """
 
 from __future__ import annotations

@@ -3,14 +3,15 @@ without batch norm, and how their gradients fare.
 
     python -m benchmarks.degradation [--data-root DIR] [--only NAME;…] [--steps 600] [--seconds 2400]
 
-Fashion-MNIST, its first 10,000 training pictures, no augmentation; widths 8, 16, 32 (half of the paper's), batch 64, SGD
-with momentum 0.9, weight decay 1e-4, rate 0.05 falling to 0 as a cosine, 600 steps, one seed after the other. Every net
-gets the same batches. The error is that on all the pictures trained on, in evaluation mode: what a deeper net loses here
-it has not overfitted. Where a loss is not finite the run ends, and the error is that of chance.
+Fashion-MNIST, its first 10,000 training pictures, no augmentation; widths 8, 16, 32 (half of the paper's), batch 64,
+SGD with momentum 0.9, weight decay 1e-4, rate 0.05 falling to 0 as a cosine, 600 steps, one seed after the other. Every
+net gets the same batches. The error is that on all the pictures trained on, in evaluation mode: what a deeper net loses
+here it has not overfitted. Where a loss is not finite the run ends, and the error is that of chance.
 
-``first / last`` is the gradient's norm for the weights of the first convolution over that of the last one: 1e-6 means
-that next to nothing arrives at the input. "glorot" starts with half the variance of "he", as nets did before ReLUs were
-taken into account. About 30 minutes on one core; cell by cell, and the same command goes on.
+``flow``: the norm of the gradient at the first convolution's output over that at the last one's; 1e-6 means that next
+to nothing arrives at the input. ``first weights``: the norm for the first convolution's weights. "glorot" starts with
+half the variance of "he", as nets did before ReLUs were taken into account. About 30 minutes on one core; cell by cell,
+and the same command goes on.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ def nets() -> dict[str, dict[str, object]]:
     return found
 
 
-def first_over_last(net: CifarNet, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Gradient norm of the first convolution's weights, and that over the last convolution's."""
-    norms = [g.norm for g in gradient_norms(net, x, y)][:-1]  # the head is linear
-    return norms[0], norms[0] / norms[-1] if norms[-1] > 0 else math.nan
+def gradient(net: CifarNet, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Gradient norm for the first convolution's weights, and flow at the first convolution over that at the last."""
+    found = gradient_norms(net, x, y)[:-1]  # the head is linear
+    return found[0].norm, found[0].flow / found[-1].flow if found[-1].flow > 0 else math.nan
 
 
 def train(options: dict[str, object], seed: int, x: Tensor, y: Tensor, steps: int) -> dict[str, float]:
@@ -62,7 +63,7 @@ def train(options: dict[str, object], seed: int, x: Tensor, y: Tensor, steps: in
     torch.manual_seed(seed)
     net = CifarNet(10, 1, 28, width=WIDTH, **options).to(memory_format=torch.channels_last)  # type: ignore[arg-type, call-overload]
     probe = slice(0, 128)
-    figures = dict(zip(("first at start", "first / last at start"), first_over_last(net, x[probe], y[probe])))
+    figures = dict(zip(("first weights at start", "flow at start"), gradient(net, x[probe], y[probe])))
     optimizer = torch.optim.SGD(net.parameters(), RATE, momentum=0.9, weight_decay=1e-4)
     begin = time.perf_counter()
     for step in range(steps):
@@ -75,7 +76,7 @@ def train(options: dict[str, object], seed: int, x: Tensor, y: Tensor, steps: in
         loss.backward()
         optimizer.step()
         if step == steps // 2:
-            figures["first / last half-way"] = first_over_last(net, x[probe], y[probe])[1]
+            figures["flow half-way"] = gradient(net, x[probe], y[probe])[1]
     else:
         net.eval()
         with torch.inference_mode():
@@ -121,7 +122,7 @@ def main() -> None:
         for column in ("training error", "training loss"):
             row[column] = round(float(np.mean([c[column] for c in cells])), 3)
         row["training error by seed"] = [round(c["training error"], 2) for c in cells]
-        for column in ("first at start", "first / last at start", "first / last half-way"):
+        for column in ("first weights at start", "flow at start", "flow half-way"):
             values = [c[column] for c in cells if column in c and math.isfinite(c[column])]
             row[column] = (
                 float(f"{np.exp(np.mean(np.log(np.maximum(values, 1e-45)))):.3g}") if values else "–"

@@ -159,9 +159,7 @@ def unflat(leaves: dict[tuple, object]) -> dict:
 
 EXPORTED = (
     "alexnet-two-towers",
-    "vgg-11",
     "googlenet",
-    "se-resnet-18",
     "efficientnet-0.5x0.4",
     "vit-tiny",
     "cifar-resnet-20",

@@ -281,11 +281,11 @@ def gradients(
         variants.append(("without auxiliary heads", False, False, 0.0))
     for name, plain, bare, weight in variants:
         model = (without_norms(net) if bare else deepcopy(net)).train()
-        start[name] = [g.norm for g in gradient_norms(model, x, y, plain=plain, auxiliary_weight=weight)]
+        start[name] = [g.flow for g in gradient_norms(model, x, y, plain=plain, auxiliary_weight=weight)]
         losses[name] = [
             v for v in train_a_little(model, batches, plain=plain, auxiliary_weight=weight) if np.isfinite(v)
         ]
-        later[name] = [g.norm for g in gradient_norms(model, x, y, plain=plain, auxiliary_weight=weight)]
+        later[name] = [g.flow for g in gradient_norms(model, x, y, plain=plain, auxiliary_weight=weight)]
     return start, later, losses
 
 

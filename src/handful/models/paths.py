@@ -132,10 +132,18 @@ def one_path(model: nn.Module, x: Tensor, y: Tensor, through: set[int]) -> float
 
 
 class LayerNorm(NamedTuple):
-    """The norm of the loss's gradient with respect to the weights of one layer."""
+    """The size of the loss's gradient at one layer.
+
+    Attributes:
+        norm: with respect to its weights. Without norms it is the product of what comes in and what comes back, so all
+            layers shrink together.
+        flow: with respect to its output, the batch's together: what back-propagation brings there, and what vanishes or
+            explodes from layer to layer. (Where the next layer works in place, with respect to the output after it.)
+    """
 
     name: str
     norm: float
+    flow: float
 
 
 def gradient_norms(
@@ -149,19 +157,23 @@ def gradient_norms(
         plain: without shortcuts.
         auxiliary_weight: of the loss of each auxiliary head; 0: they are left out.
     """
-    ran: list[Any] = []
+    ran: dict[Any, Tensor] = {}
     names = {m: name for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
-    handles = [m.register_forward_hook(lambda module, inputs, out: ran.append(module)) for m in names]
+    handles = [m.register_forward_hook(lambda module, inputs, out: ran.update({module: out})) for m in names]
     try:
         with statistics_kept(model):
             loss = loss_of(model, x, y, plain=plain, auxiliary_weight=auxiliary_weight)
     finally:
         for handle in handles:
             handle.remove()
-    order = list(dict.fromkeys(ran))
-    weights = [m.weight for m in order]
-    found = torch.autograd.grad(loss, weights, allow_unused=True)
-    return [LayerNorm(names[m], float(g.norm())) for m, g in zip(order, found, strict=True) if g is not None]
+    inputs = [tensor for module, out in ran.items() for tensor in (module.weight, out)]
+    found = torch.autograd.grad(loss, inputs, allow_unused=True)
+    sizes = [None if g is None else float(g.norm()) for g in found]
+    return [
+        LayerNorm(names[module], weight, out)
+        for module, weight, out in zip(ran, sizes[::2], sizes[1::2], strict=True)
+        if weight is not None and out is not None
+    ]
 
 
 def loss_of(
