@@ -201,6 +201,29 @@ class Chain(nn.Sequential):
         return {"kind": "chain", "parts": [cast(Any, part).config() for part in self]}
 
 
+class JoinedHead(nn.Module):
+    """Heads of several tasks on the same features, their logits side by side: part p gives ``scale_p z_p + shift_p``.
+
+    ``scale`` and ``shift`` [P] change no decision within a part; they decide between parts, and are set after training.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.register_buffer("scale", torch.ones(len(parts)))
+        self.register_buffer("shift", torch.zeros(len(parts)))
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": "joined", "parts": [cast(Any, part).config() for part in self.parts]}
+
+    def forward(self, features: Tensor) -> Tensor:
+        answers = (part(features) * self.scale[i] + self.shift[i] for i, part in enumerate(self.parts))
+        return torch.cat(tuple(answers), dim=1)
+
+
 HEADS: dict[str, type[nn.Module]] = {
     "none": NoHead,
     "linear": LinearHead,
@@ -209,6 +232,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "nearest-neighbours": NearestNeighbours,
     "centre": Centre,
 }
+COMPOSED: dict[str, type[nn.Module]] = {"chain": Chain, "joined": JoinedHead}
 
 
 def build_head(config: dict[str, Any]) -> nn.Module:
@@ -219,8 +243,8 @@ def build_head(config: dict[str, Any]) -> nn.Module:
     """
     options = {key: value for key, value in config.items() if key != "kind"}
     kind = config.get("kind")
-    if kind == "chain":
-        return Chain(*(build_head(part) for part in options["parts"]))
+    if kind in COMPOSED:
+        return COMPOSED[kind](*(build_head(part) for part in options["parts"]))
     if kind not in HEADS:
-        raise ValueError(f"no head of kind {kind!r}; there are {', '.join([*HEADS, 'chain'])}")
+        raise ValueError(f"no head of kind {kind!r}; there are {', '.join([*HEADS, *COMPOSED])}")
     return HEADS[kind](**options)
