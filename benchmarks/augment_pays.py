@@ -24,9 +24,10 @@ VIEWS = {
     "RandAugment + CutMix": "method.view=weak+randaugment:n=2:m=9,method.mix=cutmix",
     "RandAugment + MixUp": "method.view=weak+randaugment:n=2:m=9,method.mix=mixup,method.mix_alpha=0.2",
 }
+FEW = ("none", "weak", "strong", "RandAugment", "RandAugment + CutMix")
 CASES = {
-    "cifar10": ("supervised", 400, 800, "training.batch=64"),
-    "tf_flowers": ("fine-tune@lite0", 16, 100, ""),
+    "cifar10": ("supervised", 400, 800, "training.batch=64", FEW),
+    "tf_flowers": ("fine-tune@lite0", 16, 100, "", tuple(VIEWS)),
 }
 
 
@@ -38,21 +39,21 @@ def main() -> None:
     given = parser.parse_args()
     found: list[dict[str, Any]] = []
     cells: list[list[Any]] = []
-    for data, (recipe, labels, usual, more) in CASES.items():
+    for data, (recipe, labels, usual, more, views) in CASES.items():
         if given.only not in (None, data):
             continue
         steps = given.steps or usual
         settings = {
-            name: ",".join(filter(None, (f"{recipe}:{view}", f"training.steps={steps}", more)))
-            for name, view in VIEWS.items()
+            name: ",".join(filter(None, (f"{recipe}:{VIEWS[name]}", f"training.steps={steps}", more)))
+            for name in views
         }
         c = sweep(
             f"augment_pays-{data}", data, given.data_root, recipes=tuple(settings.values()), labels=(labels,),
             seeds=given.seeds,
         )  # fmt: skip
-        views = {tuple(sorted(text.partition(":")[2].split(","))): name for name, text in settings.items()}
+        names = {tuple(sorted(text.partition(":")[2].split(","))): name for name, text in settings.items()}
         for row in rows(c):
-            name = views.get(tuple(sorted(row["recipe"].partition(":")[2].split(","))), row["recipe"])
+            name = names.get(tuple(sorted(row["recipe"].partition(":")[2].split(","))), row["recipe"])
             found.append({"data": data, "augmentation": name, **row})
         cells += [[data, x.contender, x.labels, x.seed, x.accuracy, round(x.seconds, 1)] for x in c.cells]
     record("augment_pays", found, seeds=f"label draws 0 to {given.seeds - 1}")

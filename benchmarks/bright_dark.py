@@ -1,36 +1,36 @@
 """Learnt on bright pictures, tested on dark ones, with and without augmentation of the brightness.
 
-The training part is the half of each class that is brighter (mean gray above the class's median), the test part the
-darker half of the test pictures; for comparison the brighter half. CIFAR-10 with 100 labels per class, a small network
-from random weights; tf_flowers with 16, EfficientNet-Lite0 fine-tuned. Three label draws. How far the halves are apart
-is measured as ``handful inspect --against`` does, without its frozen features.
+The training part is the half of each class that is brighter (mean gray above the class's median); each network is
+tested on the darker half of the test pictures and, for comparison, on the brighter half. CIFAR-10 with 100 labels per
+class, a small network from random weights, 400 steps; tf_flowers with 16, EfficientNet-Lite0 fine-tuned for 100 steps.
+Three label draws. How far the halves are apart is measured as ``handful inspect --against`` does, without its frozen
+features.
 
     python -m benchmarks.bright_dark [--only cifar10|tf_flowers] [--steps N]
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.cells import Grid, run_cell, task_for
 from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS, Dataset
-from benchmarks.grids import rows, sweep
 from handful.data import gap as gaps
 from handful.data.images import from_array
+from handful.recipes.table import find
 
 VIEWS = {
     "weak": "weak",
     "weak + brightness": "weak+brightness:low=0.2:high=1.2",
-    "weak + brightness, added": "weak+brightness-add:low=-120:high=20",
     "weak + RandAugment": "weak+randaugment:n=2:m=9",
 }
-CASES = {
-    "cifar10": ("supervised", 100, 400, "training.batch=64"),
-    "tf_flowers": ("fine-tune@lite0", 16, 100, ""),
+CASES: dict[str, tuple[str, str, int, int, dict[str, Any]]] = {
+    "cifar10": ("supervised", "pixels", 100, 400, {"batch": 64}),
+    "tf_flowers": ("fine-tune", "lite0", 16, 100, {}),
 }
 COMPARED = 1000  # pictures of each half that the gap is measured on
 
@@ -51,23 +51,11 @@ def brighter(data: Dataset) -> np.ndarray:
     return bright
 
 
-def half(name: str, root: Path, test_bright: bool) -> Dataset:
-    """Bright pool; bright or dark test pictures."""
-    data = DATASETS[name](root)
-    bright = brighter(data)
-    return data._replace(pool=data.pool[bright[data.pool]], test=data.test[bright[data.test] == test_bright])
-
-
-for _name in CASES:  # a sweep opens its data by name
-    for _word, _bright in (("bright", True), ("dark", False)):
-        DATASETS[f"{_name}-to-{_word}"] = lambda root, n=_name, b=_bright: half(n, root, b)  # type: ignore[misc]
-
-
-def apart(data: Dataset) -> dict[str, Any]:
-    """How well pool and test can be told apart, and by how much their brightness differs."""
+def apart(data: Dataset, learnt: np.ndarray, tested: np.ndarray) -> dict[str, Any]:
+    """How well two parts can be told apart, and by how much their brightness differs."""
     figures, looks = [], []
-    n = min(COMPARED, len(data.pool), len(data.test))
-    for part in (data.pool, data.test):
+    n = min(COMPARED, len(learnt), len(tested))
+    for part in (learnt, tested):
         some = np.sort(np.random.RandomState(0).choice(part, n, replace=False))
         images = from_array(data.images.take(some).numpy())
         figures.append(gaps.measures(images, torch.arange(n)))
@@ -94,28 +82,51 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="instead of the usual number: for a quick try")
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
+    grid = Grid("bright_dark")
     found: list[dict[str, Any]] = []
-    for data, (recipe, labels, usual, more) in CASES.items():
-        if given.only not in (None, data):
+    for name, (recipe, on, labels, usual, more) in CASES.items():
+        if given.only not in (None, name):
             continue
-        for word in ("dark", "bright"):
-            name = f"{data}-to-{word}"
-            found.append({"data": name, "augmentation": "the gap", **apart(DATASETS[name](given.data_root))})
-            training = ",".join(filter(None, (f"training.steps={given.steps or usual}", more)))
-            settings = tuple(f"{recipe}:method.view={view},{training}" for view in VIEWS.values())
-            c = sweep(
-                f"bright_dark-{name}",
-                name,
-                given.data_root,
-                recipes=settings,
-                labels=(labels,),
-                seeds=given.seeds,
-            )
-            for row in rows(c):
-                view = row["recipe"].partition("method.view=")[2].partition(",")[0]
-                words = next((w for w, v in VIEWS.items() if v == view), row["recipe"])
-                found.append({"data": name, "augmentation": words, **row})
+        data = DATASETS[name](given.data_root)
+        bright = brighter(data)
+        pool = data.pool[bright[data.pool]]
+        parts = {word: data.test[bright[data.test] == (word == "bright")] for word in ("dark", "bright")}
+        for word, rows in parts.items():
+            found.append({"data": name, "augmentation": f"gap to the {word} half", **apart(data, pool, rows)})
+        training = {"steps": given.steps or usual, **more}
+        right: dict[str, dict[str, np.ndarray]] = {}
+        for words, view in VIEWS.items():
+            cells = []
+            for seed in range(given.seeds):
+                cell = f"{name}-{words}-{training['steps']}-{seed}"
+                if not grid.done(cell):
+                    method = find(recipe).make(view=view)
+                    task = task_for(data._replace(pool=pool), labels, seed)
+                    scored = run_cell(
+                        data, task, recipe, on, seconds=0, training=training, method=method, parts=parts
+                    )
+                    grid.add(cell, **scored)
+                cells.append(grid.cells[cell])
+            right[words] = {word: np.array([c[word] for c in cells]) for word in parts}
+            lost = right[words]["bright"] - right[words]["dark"]
+            more_in_the_dark = right[words]["dark"] - right["weak"]["dark"]
+            row: dict[str, Any] = {"data": name, "augmentation": words, "labels": labels}
+            for word in parts:
+                row |= {
+                    f"{word} half": float(right[words][word].mean()),
+                    f"{word} sd": _sd(right[words][word]),
+                }
+            row |= {"lost in the dark": float(lost.mean()), "lost sd": _sd(lost)}
+            row |= {
+                "dark, minus weak": float(more_in_the_dark.mean()),
+                "minus weak sd": _sd(more_in_the_dark),
+            }
+            found.append(row)
     record("bright_dark", found, seeds=f"label draws 0 to {given.seeds - 1}")
+
+
+def _sd(values: np.ndarray) -> float:
+    return round(float(values.std(ddof=1)), 2) if len(values) > 1 else 0.0
 
 
 if __name__ == "__main__":

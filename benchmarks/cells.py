@@ -61,9 +61,9 @@ def task_for(data: Dataset, per_class: int, seed: int, pool_limit: int = 0) -> T
     return Task(data.images, torch.from_numpy(labelled), y, torch.from_numpy(rest), data.classes, seed=seed)
 
 
-def score(fitted: Fitted, data: Dataset, test_limit: int = 0) -> float:
-    """Test accuracy in percent."""
-    rows = data.test
+def score(fitted: Fitted, data: Dataset, test_limit: int = 0, rows: np.ndarray | None = None) -> float:
+    """Accuracy in percent on the test part, or on some rows of it."""
+    rows = data.test if rows is None else rows
     if test_limit and len(rows) > test_limit:
         rows = np.sort(np.random.RandomState(0).choice(rows, test_limit, replace=False))
     guess = fitted.logits(torch.from_numpy(rows)).argmax(1).numpy()
@@ -83,8 +83,9 @@ def run_cell(
     test_limit: int = 0,
     plan: Mapping[str, Any] | None = None,
     method: Any = None,
+    parts: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Train one recipe, or let ``auto`` choose, and score it on the test part.
+    """Train one recipe, or let ``auto`` choose, and score it on the test part (and on named ``parts`` of it).
 
     ``spaces`` carries feature tables from cell to cell of the same draw; ``plan`` fixes what the machine would decide.
     """
@@ -116,6 +117,7 @@ def run_cell(
     seconds_taken = time.perf_counter() - begin
     return {
         "accuracy": round(score(fitted, data, test_limit), 3),
+        **{name: round(score(fitted, data, rows=rows), 3) for name, rows in (parts or {}).items()},
         "seconds": round(seconds_taken, 1),
         **extra,
     }

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.cells import Grid
 from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS
-from handful import machine
 from handful.augment.views import to_input
 from handful.data.images import from_array
 from handful.methods.supervised import Supervised
@@ -114,11 +114,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
     given = parser.parse_args()
-    machine.tune_allocator()
-    machine.set_threads()
+    grid = Grid("pointing")
     rows = []
     for name, mix in MIXES.items():
-        found = [measure(given.data_root, seed, given.steps, mix) for seed in range(given.seeds)]
+        found = []
+        for seed in range(given.seeds):
+            cell = f"{name}-{given.steps}-{seed}"
+            if not grid.done(cell):
+                grid.add(cell, **measure(given.data_root, seed, given.steps, mix))
+            found.append({key: grid.cells[cell][key] for key in ("right", "pointed", "inside")})
         mean = {key: float(np.mean([f[key] for f in found])) for key in found[0]}
         low, high = wilson(mean["pointed"] * TESTED * given.seeds, TESTED * given.seeds)
         spread = [round(100 * f["pointed"], 1) for f in found]

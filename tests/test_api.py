@@ -25,6 +25,7 @@ import handful.recipes.train as train
 from handful import api
 from handful.api import FitOptions, fit, predict, write_digits
 from handful.data.images import decode
+from handful.deliver import fitting
 from handful.export import load_model
 from handful.report.record import Summary, read
 from handful.types import HandfulError, Interrupted, UsageError
@@ -147,7 +148,7 @@ def test_the_second_call_says_finished_and_trains_nothing(
     before = {
         p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.folder.iterdir() if p.name != "run.toml"
     }
-    monkeypatch.setattr(api, "choose", lambda *a, **k: pytest.fail("it was run again"))
+    monkeypatch.setattr(fitting, "choose", lambda *a, **k: pytest.fail("it was run again"))
     told: list[str] = []
     teller = api.Teller()
     teller.tell = told.append  # type: ignore[method-assign]

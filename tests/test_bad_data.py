@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import handful.recipes.auto as auto
 from handful import api, cli
 from handful.data.sources import Arrays
+from handful.deliver import fitting
 from handful.recipes.task import Task
 from handful.types import UsageError
 
@@ -298,7 +300,7 @@ def test_a_resumed_run_obeys_the_splits_that_it_began_with(
 
     out = folder.parent / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(api, "choose", stop)
+        patch.setattr(fitting, "choose", stop)
         assert fit(folder, "--labels-per-class", "1") == 130
     lines = (out / "splits.csv").read_text().splitlines()
     was = next(line for line in lines if line.endswith(",labelled,rose"))
@@ -309,13 +311,13 @@ def test_a_resumed_run_obeys_the_splits_that_it_began_with(
     }
     (out / "splits.csv").write_text("\n".join(swap.get(line, line) for line in lines) + "\n")
     seen: list[Task] = []
-    choose = api.choose
+    choose = auto.choose
 
     def watch(task: Task, *rest: Any, **more: Any) -> Any:
         seen.append(task)
         return choose(task, *rest, **more)
 
-    monkeypatch.setattr(api, "choose", watch)
+    monkeypatch.setattr(fitting, "choose", watch)
     assert fit(folder, "--labels-per-class", "1") == 0
     labelled = {seen[0].images.names[i] for i in seen[0].labelled.tolist()}
     assert other.split(",")[0] in labelled and was.split(",")[0] not in labelled

@@ -19,6 +19,7 @@ from handful import __version__, cli
 from handful.api import write_digits
 from handful.commands.console import seconds
 from handful.commands.fit import _given
+from handful.deliver import fitting
 from handful.methods.pseudo_label import PseudoLabel
 from handful.recipes.table import RECIPES
 from handful.recipes.train import Training
@@ -270,8 +271,8 @@ def test_given_options_reach_the_run_and_the_recipes_own_ones_stay(
         assert cli.run([*line, *extra]) == 0
     assert [dict(options.method) for options in asked] == [{}, {"smoothing": 0.1}, {"threshold": 0.8}]
     assert [dict(options.training) for options in asked] == [{}, {}, {"batch": 32}]
-    assert api._method(asked[1]) == PseudoLabel(threshold=0.0, smoothing=0.1)
-    assert api._method(asked[2]) == PseudoLabel(threshold=0.8)
+    assert fitting._method(asked[1]) == PseudoLabel(threshold=0.0, smoothing=0.1)
+    assert fitting._method(asked[2]) == PseudoLabel(threshold=0.8)
 
 
 def test_completion_knows_every_command_and_its_options() -> None:

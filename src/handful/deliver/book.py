@@ -84,7 +84,7 @@ class RunBook:
         command: str,
         changes: str = "",
     ) -> None:
-        self.path, self.identity, self.options = folder / "run.toml", identity, options
+        self.folder, self.path, self.identity, self.options = folder, folder / "run.toml", identity, options
         self.data, self.command, self.seconds = data, command, 0.0
         self.plan: dict[str, Any] = {}
         self.ended: dict[str, Any] = {}
@@ -115,7 +115,7 @@ class RunBook:
     @property
     def finished(self) -> bool:
         """Whether the run has ended and its model is there."""
-        return bool(self.ended) and all((self.path.parent / name).exists() for name in (WEIGHTS, SIDE_CAR))
+        return bool(self.ended) and all((self.folder / name).exists() for name in (WEIGHTS, SIDE_CAR))
 
     def save(self) -> None:
         """Write the file, whole or not at all."""
@@ -151,7 +151,7 @@ class RunBook:
             self.ended = tomllib.loads(self.path.read_text())["result"]
         interval = self.ended.get("interval")
         return Run(
-            self.path.parent,
+            self.folder,
             self.ended["chosen"],
             self.ended.get("accuracy"),
             (interval[0], interval[1]) if interval else None,

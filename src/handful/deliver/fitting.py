@@ -1,0 +1,241 @@
+"""``fit``: from pictures to a run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from handful import __version__, machine, parallel
+from handful.augment.named import with_policies
+from handful.data.audit import audit, in_order
+from handful.data.images import open_store
+from handful.data.manifest import Manifest, printable
+from handful.data.saved import differences, obey_splits, save_splits
+from handful.data.sources import read_data
+from handful.deliver.book import FitOptions, Run, RunBook, resolved
+from handful.deliver.ground import Teller, cache_folder, census, downloads, slug, tasks
+from handful.deliver.plan import Planned, planned
+from handful.deliver.preflight import check_outside, doubted_labels, tell_issues
+from handful.deliver.results import write_results
+from handful.engine.interrupt import listening
+from handful.randomness import key
+from handful.recipes.afterwards import accuracy_afterwards
+from handful.recipes.auto import choose
+from handful.recipes.choice import prior_table
+from handful.recipes.curve import own_curve
+from handful.recipes.pseudo_audit import pseudo_labels
+from handful.recipes.screen import screened
+from handful.recipes.table import changed, find, usual_space
+from handful.recipes.task import Workshop
+from handful.recipes.train import Training
+from handful.report.record import Recorder
+from handful.types import UsageError
+
+
+def fit(
+    data: Any,
+    options: FitOptions | None = None,
+    *,
+    out: str | Path | None = None,
+    teller: Teller | None = None,
+    command: str = "",
+) -> Run:
+    """Train a classifier on pictures, few of them labelled, choose honestly, write the report.
+
+    The same call again goes on where a stopped one was, or returns the finished run.
+
+    Args:
+        data: a folder, a table, an archive, "torchvision:NAME", "hf:NAME", ``(x, y)`` … (``data.sources``); only read.
+        out: the run's folder; by default below ``runs/``, named after data and options.
+
+    Raises:
+        UsageError: the data or the options cannot be used as given.
+        HandfulError: the run failed; the message says what to do.
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    options, teller = options or FitOptions(), teller or Teller()
+    options = replace(options, method=with_policies(options.method))
+    method = _method(options)
+    if options.side and options.side < 8:
+        raise UsageError(f"pictures of {options.side} px a side are too small", fix="give --side 8 or more")
+    begin = time.perf_counter()
+    machine.tune_allocator()
+    machine.set_threads()
+    parallel.start()
+    if not parallel.is_first():
+        teller = Teller()
+    with listening():
+        manifest = read_data(
+            data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
+        )
+        book, name = _open_book(manifest, data, options, out, command)
+        if book.finished:
+            teller.tell(f"this run is finished already: {book.folder}")
+            if parallel.is_first():
+                parallel.barrier()
+            return book.result()
+        splits = book.folder / "splits.csv"
+        if book.resumed and splits.exists():
+            manifest = obey_splits(manifest, splits)
+        elif parallel.is_first():
+            save_splits(manifest, splits)
+        images, manifest, unreadable = open_store(
+            manifest,
+            cache_folder(),
+            side=options.side or None,
+            progress=lambda d, t: teller.progress("reading pictures", d, t),
+        )
+        issues = audit(manifest, images, unreadable, lambda d, t: teller.progress("looking for copies", d, t))
+        tell_issues(book.folder, issues, issues, teller.tell)
+        if parallel.is_first():
+            parallel.barrier()
+        task, validation, test = tasks(images, manifest, options.seed)
+        teller.tell(census(manifest, images))
+        with Recorder(book.folder / "metrics.jsonl") if parallel.is_first() else nullcontext() as recorder:
+            workshop = _workshop(book, options, teller, recorder)
+            doubts = doubted_labels(task, workshop, manifest, options.recipe)
+            issues = in_order([*issues, *doubts])
+            tell_issues(book.folder, issues, doubts, teller.tell)
+            recipe = options.recipe
+            outcome = choose(
+                task,
+                workshop,
+                seconds=options.seconds,
+                validation=validation,
+                only=None if recipe == "auto" else (recipe, options.features or usual_space(recipe, task)),
+                method=method,
+                training=options.training,
+                prior=prior_table().without(options.without_priors),
+                started=begin,
+            )
+            curve = own_curve(task, workshop, outcome)
+            pseudo = pseudo_labels(task, workshop, outcome, method)
+            test_y = torch.from_numpy(manifest.labels[test.numpy()])
+            tested = accuracy_afterwards(task, workshop, outcome, test, test_y)
+            screening = screened(task, workshop, outcome)
+            strange = screening.issues(task) if screening else []
+            issues = in_order([*issues, *strange])
+            tell_issues(book.folder, issues, strange, teller.tell)
+        for issue in screening.overall(task.classes) if screening else ():
+            teller.tell(f"{issue.file}: {issue.reason}; {issue.suggestion}")
+        if curve:
+            teller.tell(curve.advice())
+        book.seconds = time.perf_counter() - begin
+        if parallel.is_first():
+            teller.tell("writing model, predictions and report")
+            write_results(
+                book, outcome, task, manifest, validation, test, issues, name,
+                curve=curve, pseudo=pseudo, tested=tested,
+            )  # fmt: skip
+        parallel.barrier()
+        return book.result()
+
+
+def _open_book(
+    manifest: Manifest, data: Any, options: FitOptions, out: str | Path | None, command: str
+) -> tuple[RunBook, str]:
+    """The run's book and the data's name. The first process makes the folder and decodes; the others wait until both
+    are there."""
+    name, identity, folder = _place(manifest, data, options, out)
+    if not parallel.is_first():
+        parallel.barrier()
+    book = RunBook(
+        folder,
+        identity,
+        options,
+        data=printable(str(data if isinstance(data, (str, Path)) else manifest.root)),
+        command=printable(command),
+        changes=differences(manifest, folder / "splits.csv"),
+    )
+    return book, name
+
+
+def _workshop(book: RunBook, options: FitOptions, teller: Teller, recorder: Recorder | None) -> Workshop:
+    return Workshop(
+        cache=cache_folder(),
+        folder=book.folder,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        feature_backend=options.feature_backend,
+        log=_log_to(recorder),
+        tell=teller.tell,
+        progress=teller.progress,
+        plan=book.plan,
+        keep_plan=book.save,
+        compile=options.compile,
+        save_every=options.save_every,
+    )
+
+
+def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | None = None) -> Planned:
+    """What ``fit`` would do, from names and headers alone; nothing is written.
+
+    Raises:
+        UsageError: the data or the options cannot be used as given.
+    """
+    options = options or FitOptions()
+    options = replace(options, method=with_policies(options.method))
+    _method(options)
+    manifest = read_data(
+        data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
+    )
+    _, identity, folder = _place(manifest, data, options, out)
+    return planned(manifest, options, folder, identity)
+
+
+def _place(
+    manifest: Manifest, data: Any, options: FitOptions, out: str | Path | None
+) -> tuple[str, str, Path]:
+    """Name of the data, identity of the run, and its folder.
+
+    Raises:
+        UsageError: it would lie among the pictures.
+    """
+    name = slug(manifest.name)
+    identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
+    folder = Path(out) if out else Path("runs") / f"{name}-{slug(options.recipe)}-{identity[:8]}"
+    check_outside(folder, data)
+    return name, identity, folder
+
+
+def _method(options: FitOptions) -> Any:
+    """The recipe's method where fields of it were given, else None.
+
+    Raises:
+        UsageError: there is no such recipe or field, or options that nobody would read.
+    """
+    if options.recipe == "auto":
+        if options.method or options.training:
+            raise UsageError(
+                "method and training options need a recipe of their own", fix="give --recipe NAME too"
+            )
+        return None
+    recipe = find(options.recipe)
+    changed(Training(), options.training, "training")
+    if options.training and not recipe.trains:
+        raise UsageError(
+            f"recipe '{options.recipe}' trains no network: training options mean nothing to it",
+            fix="leave them out, or choose another --recipe",
+        )
+    method = recipe.make(**options.method)
+    return method if options.method else None
+
+
+def _log_to(recorder: Recorder | None) -> Callable[[str, int, dict[str, float]], None]:
+    """Writes a stage's scalars; what an earlier, killed process wrote beyond its checkpoint is cut off first."""
+    seen: set[str] = set()
+
+    def log(stage: str, step: int, scalars: dict[str, float]) -> None:
+        if recorder is None:  # only the first process writes
+            return
+        if stage not in seen:
+            seen.add(stage)
+            recorder.truncate_after(stage, step - 1)
+        recorder.write(stage, step, scalars)
+
+    return log
