@@ -105,7 +105,7 @@ def test_the_new_head_is_warmed_up_to_convergence(trained: Old, new: Task, works
     """Its penalised loss cannot be lowered: the gradient by autograd is zero at the solution."""
     network, _ = extend.warmed_up(trained, new, workshop)
     f = extend.features(trained.classifier.backbone, new.images, new.labelled).double()
-    centre, head = f.mean(0), network.head.parts[1]  # type: ignore[union-attr, index]
+    centre, head = f.mean(0), network.head.young  # type: ignore[union-attr]
     length = float((f - centre).norm(dim=1).mean())
     weight = (head.weight.detach().double() * length).requires_grad_(True)
     bias = (head.bias.detach().double() + head.weight.detach().double() @ centre).requires_grad_(True)
@@ -134,7 +134,7 @@ def test_without_weight_it_is_plain_fine_tuning_exactly(
         trained, new, workshop, LWF, replace(METHOD, lambda_old=0.0), TRAINING, stage="same draws"
     )
     network, config = extend.warmed_up(trained, new, workshop)
-    network.head.parts[0].requires_grad_(False)  # type: ignore[union-attr, index]
+    network.head.old.requires_grad_(False)  # type: ignore[operator, union-attr]
     by_hand = extend.train_further(
         new, workshop, _NewHeadAlone(), TRAINING, network, config, stage="same draws", origin="x", roles={}
     )
@@ -146,7 +146,7 @@ def test_without_weight_it_is_plain_fine_tuning_exactly(
         for name, value in state(zero.classifier).items():
             assert torch.equal(value, state(fitted.classifier)[name]), name
     old_head = trained.classifier.backbone.head.weight  # type: ignore[union-attr]
-    assert torch.equal(state(zero.classifier)["backbone.head.parts.0.weight"], old_head.detach())
+    assert torch.equal(state(zero.classifier)["backbone.head.old.weight"], old_head.detach())
     assert not torch.equal(
         state(zero.classifier)["backbone.body.0.0.weight"],
         state(trained.classifier)["backbone.body.0.0.weight"],
@@ -154,7 +154,7 @@ def test_without_weight_it_is_plain_fine_tuning_exactly(
 
 
 def test_the_old_head_trains_unless_it_is_frozen(trained: Old, new: Task, workshop: Workshop) -> None:
-    name, before = "backbone.head.parts.0.weight", state(trained.classifier)["backbone.head.weight"]
+    name, before = "backbone.head.old.weight", state(trained.classifier)["backbone.head.weight"]
     free = extended(trained, new, workshop, LWF, METHOD, TRAINING, stage=LWF)
     fixed = extended(
         trained, new, workshop, LWF, replace(METHOD, freeze_old_head=True), TRAINING, stage="frozen"
@@ -272,13 +272,16 @@ def test_heads_are_set_side_by_side_by_the_new_pictures_alone() -> None:
     y = torch.randint(0, 2, (400,), generator=generator)
     new = F.one_hot(y, 2) * 2.0 + torch.randn(400, 2, generator=generator)
     old = torch.randn(400, 3, generator=generator) * 2 + 4
-    logits = torch.cat([old, 3 * new], 1)  # the new head is three times too sure
+    logits = torch.cat(
+        [old, 3 * new + 50], 1
+    )  # the new head is three times too sure, and its level means nothing
     heads = fit_heads(logits, y, 3, temperature_old=2.0)
     alone = fit_heads(torch.cat([old, new], 1), y, 3, temperature_old=2.0)
     assert heads.temperature == pytest.approx(3 * alone.temperature, rel=0.01)
-    joint = torch.cat([old / 2, 3 * new / heads.temperature + heads.shift], 1).argmax(1)
-    assert int((joint < 3).sum()) == int(extend.GIVEN_UP * 400), "one in twenty goes to an old class, no more"
-    less = torch.cat([old / 2, 3 * new / heads.temperature + heads.shift - 1e-3], 1).argmax(1)
+    assert heads.shift == pytest.approx(alone.shift, abs=0.01)
+    joint = extend.side_by_side(logits, 3, 2.0, heads).argmax(1)
+    assert int((joint < 3).sum()) == int(extend.GIVEN_UP * 400), "so many go to an old class, no more"
+    less = extend.side_by_side(logits, 3, 2.0, heads._replace(shift=heads.shift - 1e-3)).argmax(1)
     assert int((less < 3).sum()) > int(extend.GIVEN_UP * 400), "the shift is the smallest"
 
 
@@ -287,17 +290,49 @@ def test_without_a_held_out_mistake_the_temperature_is_left_alone() -> None:
     logits = torch.cat([torch.zeros(4, 1), F.one_hot(y, 2) * 5.0], 1)
     heads = fit_heads(logits, y, 1, 1.0)
     assert heads.temperature == 1.0
-    assert heads.shift == pytest.approx(-5.0, abs=1e-4), "four pictures: none may be given up"
+    wanted = -float(torch.tensor([5.0, 0.0]).log_softmax(0)[0])
+    assert heads.shift == pytest.approx(wanted, abs=1e-4), "four pictures: none may be given up"
 
 
 def test_calibration_moves_no_answer_within_a_head(trained: Old, new: Task, workshop: Workshop) -> None:
     fitted = extended(trained, new, workshop, FIXED, METHOD, TRAINING, stage=FIXED)
     every = torch.arange(CLASSES * EACH)
     before = fitted.logits(every)
-    extend.calibrate(fitted, 1.5, extend.Heads(2.0, -1.0))
+    heads = extend.Heads(2.0, -1.0)
+    extend.calibrate(fitted, 1.5, heads)
     after = fitted.logits(every)
-    torch.testing.assert_close(after[:, :OLD], before[:, :OLD] / 1.5)
-    torch.testing.assert_close(after[:, OLD:], before[:, OLD:] / 2.0 - 1.0)
+    torch.testing.assert_close(after, extend.side_by_side(before, OLD, 1.5, heads), rtol=1e-5, atol=1e-5)
+    assert torch.equal(after[:, :OLD].argmax(1), before[:, :OLD].argmax(1))
+    assert torch.equal(after[:, OLD:].argmax(1), before[:, OLD:].argmax(1))
+    share = after[:, OLD:].softmax(1)
+    torch.testing.assert_close(share, (before[:, OLD:] / 2).softmax(1), rtol=1e-4, atol=1e-5)
+
+
+def test_every_way_is_tried_in_as_many_steps(trained: Old, new: Task, workshop: Workshop) -> None:
+    """Cross-validation holds every picture out once; the heads that ship are those that it set."""
+    done = extend.add_classes(
+        trained, new, workshop, METHOD, replace(TRAINING, steps=0, seconds=0.0), seconds=0.0
+    )
+    assert list(done.attempts) == [LWF, PLAIN, FIXED] and done.n_folds == extend.MOST_FOLDS
+    steps = [value for name, value in workshop.plan.items() if name.startswith("steps ")]
+    assert len(steps) == 1, "the first training's steps hold for all"
+    for attempt in done.attempts.values():
+        assert attempt.held_out is not None and attempt.held_out.shape == (len(new.y), CLASSES)
+        assert (attempt.held_out[:, OLD:] != 0).all()
+        head: Any = attempt.fitted.classifier.backbone.head
+        assert float(head.shift) == pytest.approx(attempt.heads.shift)  # type: ignore[union-attr]
+        assert head.temperatures.tolist() == pytest.approx([1.5, attempt.heads.temperature])  # type: ignore[union-attr]
+    assert done.truth.tolist() == (new.y + OLD).tolist()
+
+
+def test_a_class_of_one_picture_is_learnt_and_nothing_is_measured(
+    trained: Old, new: Task, workshop: Workshop
+) -> None:
+    few = replace(new, labelled=new.labelled[[0, 1, EACH]], y=new.y[[0, 1, EACH]])
+    done = extend.add_classes(trained, few, workshop, METHOD, TRAINING)
+    assert done.n_folds == 0 and all(a.held_out is None for a in done.attempts.values())
+    z = done.attempts[LWF].fitted.logits(few.labelled)
+    assert z.shape == (3, CLASSES) and torch.isfinite(z).all()
 
 
 def test_both_readings() -> None:
@@ -329,11 +364,12 @@ def test_a_stopped_training_ends_with_the_same_bits(trained: Old, new: Task, tmp
 
 
 def test_a_joined_head_is_its_parts_side_by_side() -> None:
-    parts = [CosineHead(4, 2), NearestMean(4, 3)]
-    head = JoinedHead(*copy.deepcopy(parts))
+    old, young = CosineHead(4, 2), NearestMean(4, 3)
+    head = JoinedHead(copy.deepcopy(old), copy.deepcopy(young))
     f = torch.randn(5, 4)
-    torch.testing.assert_close(head(f), torch.cat([part(f) for part in parts], 1))
-    head.scale.copy_(torch.tensor([2.0, 0.5]))
-    head.shift.copy_(torch.tensor([0.0, 1.0]))
-    torch.testing.assert_close(head(f), torch.cat([2 * parts[0](f), 0.5 * parts[1](f) + 1], 1))
+    head.temperatures.copy_(torch.tensor([2.0, 0.5]))
+    head.shift.fill_(1.5)
+    p = (young(f) / 0.5).softmax(1)
+    torch.testing.assert_close(head(f), torch.cat([old(f) / 2, p.log() + 1.5], 1))
+    torch.testing.assert_close(head(f)[:, 2:].logsumexp(1), torch.full((5,), 1.5)), "one unit of evidence"
     assert Chain(Centre(4), head).config()["parts"][1]["kind"] == "joined"

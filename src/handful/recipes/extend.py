@@ -9,6 +9,7 @@ Legend: n labelled pictures of the new classes; O old and N new classes, in this
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from handful import parallel
 from handful.augment.views import to_input
 from handful.data.features import cached_features
 from handful.data.images import Images
@@ -25,14 +27,15 @@ from handful.losses.classify import fit_temperature
 from handful.methods.forgetting import LearningWithoutForgetting, Responses
 from handful.methods.probe import LogisticRegression
 from handful.models.classifier import Classifier
-from handful.models.heads import Chain, JoinedHead, NearestMean, NearestNeighbours
+from handful.models.heads import Chain, JoinedHead, Likeness, NearestMean, NearestNeighbours
+from handful.recipes.auto import RESERVE, Validation
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import STEPS, Training, small_training, train_further
 from handful.recipes.transfer import tuning
 
 LWF, PLAIN, FIXED = "learning-without-forgetting", "fine-tuning", "feature-extraction"
 TITLES = {LWF: "Learning without Forgetting", PLAIN: "plain fine-tuning", FIXED: "feature extraction"}
-GIVEN_UP = 0.05  # of the new pictures may go to old classes
+GIVEN_UP = 0.1  # of the new pictures may go to old classes
 MOST_FOLDS = 3
 
 
@@ -89,14 +92,24 @@ def extended(
         return _new_rows(old, task, workshop)
     network, config = warmed_up(old, task, workshop)
     if way == FIXED:
-        return _as_fitted(network, config, task, workshop)
+        return _gated(_as_fitted(network, config, task, workshop), task, workshop)
     method = replace(method, lambda_old=0.0 if way == PLAIN else method.lambda_old)
     head: Any = network.head
-    head.parts[0].requires_grad_(method.old_head_trains)
-    return train_further(
+    head.old.requires_grad_(method.old_head_trains)
+    fitted = train_further(
         task, workshop, method, training, network, config,
         stage=stage, origin=old.fingerprint, roles=teacher(old, task, workshop, method),
     )  # fmt: skip
+    return _gated(fitted, task, workshop)
+
+
+def _gated(fitted: Fitted, task: Task, workshop: Workshop) -> Fitted:
+    """A trained network whose joined head knows the new pictures' likeness by its present features."""
+    network: Any = fitted.classifier.backbone
+    f = features(network, task.images, task.labelled, workshop.device)
+    network.head.likeness = Likeness.of(f, task.y, task.n_classes).to(workshop.device)
+    fitted.classifier.backbone_config["head"] = network.head.config()
+    return fitted
 
 
 def teacher(
@@ -169,7 +182,8 @@ def _new_rows(old: Old, task: Task, workshop: Workshop) -> Fitted:
         head = NearestNeighbours(**{**_options(last), "n_classes": old.n_classes + task.n_classes})
         head.fit(torch.cat([last.bank, x]), torch.cat([last.labels, task.y + old.n_classes]))
     else:
-        head = JoinedHead(copy.deepcopy(last), LogisticRegression().fit(x, task.y, task.n_classes))
+        likeness = Likeness.of(x, task.y, task.n_classes)
+        head = JoinedHead(copy.deepcopy(last), LogisticRegression().fit(x, task.y, task.n_classes), likeness)
     whole = Chain(*copy.deepcopy(before), head)
     classifier = Classifier(made.backbone, whole, made.backbone_config, mirror=made.mirror)
     if not isinstance(head, JoinedHead):
@@ -223,10 +237,11 @@ def _frozen_table(old: Old, task: Task, workshop: Workshop) -> Tensor:
 
 
 class Heads(NamedTuple):
-    """How the new head stands beside the old one: its logits become z / ``temperature`` + ``shift``."""
+    """How a new head stands beside the old one (``JoinedHead``): its temperature, the likeness's limit and spread."""
 
     temperature: float = 1.0
-    shift: float = 0.0
+    limit: float = 0.0
+    spread: float = 1.0
 
 
 def held_out_logits(
@@ -250,36 +265,125 @@ def held_out_logits(
 
 
 def fit_heads(logits: Tensor, y: Tensor, n_old: int, temperature_old: float) -> Heads:
-    """Calibrate the new head beside the old one on held-out pictures of the new classes.
+    """Set a new head beside the old one by held-out pictures of the new classes.
 
-    The temperature makes the new head's own probabilities fit. The shift is the smallest with which no more than
-    ``GIVEN_UP`` of these pictures are answered by an old class. That is all that can be set without old pictures: the
-    likelihood of new pictures alone grows with the shift without end, and how many old pictures a shift gives away
-    cannot be seen in new ones.
+    The temperature makes the new head's own probabilities fit. The limit is the smallest with which no more than
+    ``GIVEN_UP`` of these pictures are answered by an old class; the spread is the standard deviation of their
+    distances. More cannot be set without old pictures: the likelihood of new pictures alone grows with the limit
+    without end, and how many old pictures a limit gives away cannot be seen in new ones.
 
     Args:
-        logits: [n, O + N], of held-out pictures, both heads as they come.
+        logits: [n, O + N], of held-out pictures, the joined head as it comes.
         y: their new classes, numbered from 0.
         temperature_old: what divides the old logits.
     """
     old, new = logits[:, :n_old].double() / temperature_old, logits[:, n_old:].double()
+    distance = -new.logsumexp(1)
     # without an error the likeliest temperature is 0 (see recipes.auto)
-    errors = bool((new.argmax(1) != y).any())
-    temperature = fit_temperature(new, y) if errors else 1.0
-    margin = (old.amax(1) - new.amax(1) / temperature).sort().values
-    most = int(GIVEN_UP * len(margin))
-    return Heads(temperature, float(margin[len(margin) - 1 - most]) + 1e-6)
+    temperature = fit_temperature(new, y) if bool((new.argmax(1) != y).any()) else 1.0
+    spread = max(float(distance.std(correction=0)), 1e-6)
+    lead = old.log_softmax(1).amax(1) - (new / temperature).log_softmax(1).amax(1)
+    needed = (distance + spread * lead).sort().values  # the limit that each picture needs
+    limit = float(needed[len(needed) - 1 - int(GIVEN_UP * len(needed))])
+    return Heads(temperature, limit + 1e-4 * spread, spread)
 
 
 def calibrate(fitted: Fitted, temperature_old: float, heads: Heads) -> None:
     """Set the two heads of an extension side by side, in place. Decisions within a head do not change."""
-    module: Any = (
-        fitted.classifier.backbone.head if fitted.classifier.head is None else fitted.classifier.head
-    )
-    joined = _last(module)
-    assert isinstance(joined, JoinedHead)
-    joined.scale.copy_(torch.tensor([1 / temperature_old, 1 / heads.temperature]))
-    joined.shift.copy_(torch.tensor([0.0, heads.shift]))
+    made = fitted.classifier
+    joined = _last(made.backbone.head if made.head is None else made.head)  # type: ignore[arg-type]
+    assert isinstance(joined, JoinedHead) and joined.likeness is not None
+    joined.temperatures.copy_(torch.tensor([temperature_old, heads.temperature]))
+    joined.likeness.limit.fill_(heads.limit)
+    joined.likeness.spread.fill_(heads.spread)
+
+
+def side_by_side(logits: Tensor, n_old: int, temperature_old: float, heads: Heads) -> Tensor:
+    """Logits [n, O + N] of a joined head as it comes, as it gives them once it is calibrated."""
+    old, new = logits[:, :n_old] / temperature_old, logits[:, n_old:]
+    likeness = (heads.limit + new.logsumexp(1, keepdim=True)) / heads.spread
+    return torch.cat([old.log_softmax(1), (new / heads.temperature).log_softmax(1) + likeness], 1)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """New classes added in one way.
+
+    Attributes:
+        held_out: calibrated logits [n, O + N] of new pictures that it did not learn from; None where there are none.
+        heads: None where old and new classes are measured alike.
+    """
+
+    fitted: Fitted
+    held_out: Tensor | None
+    heads: Heads | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Extension:
+    """Every way that was tried; the first ships.
+
+    Attributes:
+        truth: classes of the held-out pictures, numbered over all [n].
+        n_folds: of the cross-validation that held them out; 0: they are the validation part.
+    """
+
+    attempts: dict[str, Attempt]
+    truth: Tensor
+    n_folds: int
+
+
+def add_classes(
+    old: Old,
+    task: Task,
+    workshop: Workshop,
+    method: LearningWithoutForgetting,
+    training: Training,
+    *,
+    validation: Validation | None = None,
+    seconds: float = 300.0,
+    started: float | None = None,
+) -> Extension:
+    """Add the task's classes by Learning without Forgetting, and beside it by plain fine-tuning and feature extraction,
+    all with the same number of steps; hold new pictures out to set the heads side by side.
+
+    Args:
+        training: where it names no ``steps``, ``seconds`` in all are shared among the trainings.
+        validation: new pictures to hold out; without, cross-validation on the labelled ones.
+        started: when the run began (``time.perf_counter``).
+    """
+    started = time.perf_counter() if started is None else started
+    rarest = int(torch.bincount(task.y, minlength=task.n_classes).min())
+    n_folds = 0 if validation or rarest < 2 else min(MOST_FOLDS, rarest)
+    trainings = (len(ways(old)) - 1) * (n_folds + 1)
+    if trainings and not training.steps:
+        left = max(0.0, RESERVE * seconds - (time.perf_counter() - started))
+        share = workshop.planned("seconds per training run", lambda: parallel.first_says(left / trainings))
+        training = replace(training, seconds=share)
+    attempts = {}
+    truth = validation.y if validation else task.y
+    for way in ways(old):
+        begin = time.perf_counter()
+        workshop.tell(f"{TITLES[way]}: {task.n_classes} new classes beside {old.n_classes} old ones")
+        fitted = extended(old, task, workshop, way, method, training, stage=way)
+        if way == LWF:  # whatever else trains, trains as many steps
+            training = replace(training, steps=training.steps or int(workshop.plan[f"{STEPS}{LWF}"]))
+        if validation:
+            held = fitted.logits(validation.rows)
+        elif n_folds:
+            held = held_out_logits(old, task, workshop, way, method, training, n_folds)
+        else:  # a class has a single picture: those that were learnt must do
+            held = fitted.logits(task.labelled)
+        heads = None
+        if not old.comparable:
+            temperature = float(old.classifier.temperature)
+            heads = fit_heads(held, truth, old.n_classes, temperature)
+            calibrate(fitted, temperature, heads)
+            held = side_by_side(held, old.n_classes, temperature, heads)
+        measured = held if validation or n_folds else None
+        attempts[way] = Attempt(fitted, measured, heads, time.perf_counter() - begin)
+    return Extension(attempts, truth + old.n_classes, n_folds)
 
 
 class Reading(NamedTuple):
@@ -296,8 +400,3 @@ def read(logits: Tensor, y: Tensor, n_old: int) -> Reading:
     old = bool((y < n_old).all())
     own = logits[:, :n_old].argmax(1) if old else logits[:, n_old:].argmax(1) + n_old
     return Reading(own == y, logits.argmax(1) == y)
-
-
-def steps_taken(workshop: Workshop) -> int:
-    """Steps of the training that ships; 0 where nothing trained."""
-    return int(workshop.plan.get(f"{STEPS}{LWF}", 0))
