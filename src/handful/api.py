@@ -13,6 +13,7 @@ from handful.deliver.augmenting import Augmented, AugmentOptions
 from handful.deliver.augmenting import augment as augment_pictures
 from handful.deliver.book import FitOptions, Run, versions
 from handful.deliver.comparing import Compared, CompareOptions, compare
+from handful.deliver.distilling import Distilled, DistillOptions, distill
 from handful.deliver.evaluate import Evaluation
 from handful.deliver.evaluate import evaluate as measure_run
 from handful.deliver.exported import Exported, export
@@ -27,9 +28,10 @@ from handful.deliver.showing import demo, moons, moons_methods, write_digits
 from handful.engine.interrupt import listening
 
 __all__ = [
-    "AugmentOptions", "Augmented", "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Inspected",
-    "Planned", "Run", "Teller", "augment", "cache_folder", "compare", "demo", "dry_run", "evaluate", "export", "fit",
-    "inspect", "moons", "moons_methods", "predict", "write_digits",
+    "AugmentOptions", "Augmented", "CompareOptions", "Compared", "DistillOptions", "Distilled", "Evaluation",
+    "Exported", "FitOptions", "Inspected", "Planned", "Run", "Teller", "augment", "cache_folder", "compare", "demo",
+    "distill", "dry_run", "evaluate", "export", "fit", "inspect", "moons", "moons_methods", "predict",
+    "write_digits",
 ]  # fmt: skip
 
 

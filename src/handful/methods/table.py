@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from handful.methods.adamatch import AdaMatch
+from handful.methods.distillation import Distillation
 from handful.methods.fixmatch import FixMatch
 from handful.methods.flexmatch import FlexMatch
 from handful.methods.freematch import FreeMatch
@@ -34,4 +35,5 @@ METHODS: dict[str, type[Any]] = {
     "adamatch": AdaMatch,
     "meta-pseudo-labels": MetaPseudoLabels,
     "reduced-mpl": ReducedMetaPseudoLabels,
+    "distillation": Distillation,
 }

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from handful.methods.distillation import Distillation
 from handful.methods.fixmatch import FixMatch
 from handful.methods.label_propagation import LabelPropagation
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
@@ -20,6 +21,7 @@ from handful.methods.probe import ClassMean, LogisticRegression, Neighbours
 from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
 from handful.methods.supervised import Supervised
+from handful.recipes.distill import taught_by_own
 from handful.recipes.feature_matching import ON_FEATURES, on_features
 from handful.recipes.matching import KINDS, matching
 from handful.recipes.noisy_student import NoisyStudent, noisy_student
@@ -276,6 +278,16 @@ RECIPES: dict[str, Recipe] = {
         NoisyStudent,
         3,
         labelled_only="supervised",
+    ),
+    "distill": Recipe(
+        "small network, taught by a larger one",
+        True,
+        True,
+        taught_by_own,
+        Distillation,
+        6,
+        labelled_only="supervised",
+        candidate=False,
     ),
     "fine-tune": Recipe("fine-tuning", False, True, tune, Supervised, 20),
     "fine-tune-pseudo": Recipe(

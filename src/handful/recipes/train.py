@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,8 @@ def train_network(
     start: Callable[[nn.Module], None] | None = None,
     origin: str = "",
     teacher: Tensor | None = None,
+    beside: Mapping[str, Tensor] | None = None,
+    roles: Mapping[str, nn.Module] | None = None,
 ) -> Fitted:
     """Train ``training.backbone`` by ``method`` on the task.
 
@@ -129,6 +131,8 @@ def train_network(
         origin: a fingerprint of those weights, where the other arguments do not decide them: with another one,
             the stage is another.
         teacher: probabilities [m, K] for ``task.unlabelled``; they reach the method as ``target``.
+        beside: further tables with a row for each of ``task.unlabelled``; they reach the method by their names.
+        roles: other modules that the method needs, by role; they do not train (``origin`` has to tell them apart).
 
     Raises:
         UsageError: the method learns from unlabelled pictures and there are none.
@@ -145,7 +149,10 @@ def train_network(
     elif not training.size:
         spec["size"] = task.images.side
     spec |= {name: getattr(training, name) for name in ("dropout", "drop_path") if getattr(training, name)}
-    folder = _folder(task, workshop, method, training, stage, teacher, origin)
+    tables = {} if teacher is None else {"target": teacher}
+    tables |= beside or {}
+    inputs = (teacher, *(beside or {}).values())
+    folder = _folder(task, workshop, method, training, stage, inputs, origin)
     done = (folder / DONE).exists()
     torch.manual_seed(key(task.seed, stage, "weights"))
     network: nn.Module = create(training.backbone, pretrained=training.pretrained and not done, **spec)
@@ -155,7 +162,7 @@ def train_network(
         config["head"] = network.head.config()
     if start and not done:
         start(network)
-    return _finished(task, workshop, method, training, network, config, stage, folder, teacher, {})
+    return _finished(task, workshop, method, training, network, config, stage, folder, tables, roles or {})
 
 
 def train_further(
@@ -178,8 +185,8 @@ def train_further(
         stage, origin: as in ``train_network``; the origin names the network's first weights.
         roles: other modules that the method needs, by role; they do not train.
     """
-    folder = _folder(task, workshop, method, training, stage, None, origin)
-    return _finished(task, workshop, method, training, network, config, stage, folder, None, roles)
+    folder = _folder(task, workshop, method, training, stage, (None,), origin)
+    return _finished(task, workshop, method, training, network, config, stage, folder, {}, roles)
 
 
 DONE = "done.safetensors"
@@ -191,11 +198,11 @@ def _folder(
     method: Any,
     training: Training,
     stage: str,
-    teacher: Tensor | None,
+    tables: Sequence[Tensor | None],
     origin: str,
 ) -> Path:
     """Where a stage keeps its checkpoints: named after everything that decides its result."""
-    inputs = map(digest, (task.labelled, task.y, task.unlabelled, teacher))
+    inputs = map(digest, (task.labelled, task.y, task.unlabelled, *tables))
     origins = [origin] if origin else []
     name = f"{stage}-{key(task.images.fingerprint, *inputs, method, training, task.seed, *origins):016x}"
     return workshop.folder / "stages" / name
@@ -210,7 +217,7 @@ def _finished(
     config: dict[str, Any],
     stage: str,
     folder: Path,
-    teacher: Tensor | None,
+    tables: Mapping[str, Tensor],
     roles: Mapping[str, nn.Module],
 ) -> Fitted:
     """The trained network: the stage's result where there is one, or else trained now."""
@@ -218,7 +225,7 @@ def _finished(
         network.load_state_dict(checkpoint.read(folder / DONE)["network"])
         network = network.to(memory_format=torch.channels_last)  # same bits
     else:
-        network = _run(task, workshop, method, training, network, stage, folder, teacher, roles)
+        network = _run(task, workshop, method, training, network, stage, folder, tables, roles)
     classifier = Classifier(network, None, config).to(workshop.device)
 
     def logits(ids: Tensor) -> Tensor:
@@ -235,7 +242,7 @@ def _run(
     network: nn.Module,
     stage: str,
     folder: Path,
-    teacher: Tensor | None,
+    tables: Mapping[str, Tensor],
     roles: Mapping[str, nn.Module],
 ) -> nn.Module:
     models: dict[str, nn.Module] = {"student": network, **roles}
@@ -271,7 +278,9 @@ def _run(
         batch=training.batch,
         unlabelled=task.unlabelled,
         ratio=training.ratio if method.uses_unlabelled else 0,
-        extra={} if teacher is None else {"target": teacher},
+        extra=tables,
+        unlabelled_mixing=getattr(method, "taught_mixing", None),
+        pixels=getattr(method, "pixels", ()),
         seed=task.seed,
         stage=stage,
         device=workshop.device,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from handful.recipes.choice import RULE
 from handful.recipes.curve import OwnCurve
 from handful.recipes.pseudo_audit import PseudoLabels
 from handful.recipes.task import Task
-from handful.report.record import Audit, ConfusedPair, Problem, Summary, Thumb, Tried, curves, read
+from handful.report.record import Audit, ConfusedPair, Extra, Problem, Summary, Thumb, Tried, curves, read
 from handful.report.record import OwnCurve as CurveOnPage
 from handful.statistics import (
     accuracy,
@@ -54,6 +54,25 @@ class Issue(Protocol):
     def other(self) -> str: ...
 
 
+@dataclass(frozen=True)
+class Words:
+    """What a verb other than ``fit`` says in its own way.
+
+    Attributes:
+        rule: how it came to the classifier that ships.
+        unmeasured: why there is no figure, where there is none.
+        verdict: the paragraph beside the headline; "": as the page words it.
+        next_steps: in place of the usual ones.
+        extras: sections of its own.
+    """
+
+    rule: str = ""
+    unmeasured: str = "with a single label in a class there is nothing to measure on"
+    verdict: str = ""
+    next_steps: Sequence[str] = ()
+    extras: Sequence[Extra] = ()
+
+
 def summarise(
     task: Task,
     outcome: Outcome,
@@ -75,9 +94,10 @@ def summarise(
     issues: Sequence[Issue] = (),
     reject: Mapping[str, Any] | None = None,
     tested: Mapping[str, float] | None = None,
+    words: Words | None = None,
 ) -> Summary:
     """Everything that the page shows; test labels are looked at here for the first time."""
-    trial = outcome.trials[outcome.chosen]
+    trial, words = outcome.trials[outcome.chosen], words or Words()
     p_test = outcome.probabilities(test) if len(test) else None
     summary = Summary(
         title=f"{name}: {task.n_classes} classes from {len(task.labelled)} labels",
@@ -88,9 +108,10 @@ def summarise(
         n_validation=len(validation.rows) if validation else 0,
         n_test=len(test),
         classes=list(task.classes),
-        decision_rule=RULE
-        if outcome.verdict
-        else f"No choice was made: --recipe asked for {outcome.chosen}.",
+        verdict=words.verdict,
+        decision_rule=words.rule
+        or (RULE if outcome.verdict else f"No choice was made: --recipe asked for {outcome.chosen}."),
+        extras=list(words.extras),
         asked_for=outcome.verdict is None,
         tried=_tried(outcome, tested or {}),
         curves={k: v for k, v in curves(read(folder / "metrics.jsonl")).items() if "/" not in k},
@@ -135,7 +156,7 @@ def summarise(
             _confusion(summary, task, rows, trial.truth, (trial.logits / outcome.temperature).softmax(1))
             summary.confusion_on = "held-out labelled pictures"
     else:
-        summary.measured_on = "nothing: with a single label in a class there is nothing to measure on"
+        summary.measured_on = f"nothing: {words.unmeasured}"
     if p_test is not None and len(test) >= FEW_HELD_OUT:
         _reliability(summary, outcome.fitted.logits(test), test_y, outcome.temperature)
         summary.reliability_on = "the test part"
@@ -156,7 +177,7 @@ def summarise(
     _issues(summary, task, issues)
     if len(task.unlabelled):
         _least_sure(summary, task, outcome)
-    summary.next_steps = _next_steps(summary, task, outcome)
+    summary.next_steps = list(words.next_steps) or _next_steps(summary, task, outcome)
     return summary
 
 
@@ -242,6 +263,8 @@ def _mean_pictures(task: Task) -> dict[str, Thumb]:
     means = {}
     for k, name in enumerate(task.classes):
         rows = task.labelled[task.y == k][:500]
+        if not len(rows):
+            continue
         mean = task.images.take(rows).float().mean(0).round().to(torch.uint8)
         means[name] = Thumb(mean.numpy(), caption=f"mean of {len(rows)}", label=name)
     return means
