@@ -210,7 +210,7 @@ class Likeness(nn.Module):
     d = |f - m|^2 / floor - |B (f - m)|^2. ``limit`` and ``spread`` are set afterwards, on pictures that were held out.
     """
 
-    RANK, SHRINK = 64, 0.1
+    RANK, SHRINK = 64, 0.3
     means: Tensor
     directions: Tensor
     floor: Tensor

@@ -327,11 +327,13 @@ class Extension:
     Attributes:
         truth: classes of the held-out pictures, numbered over all [n].
         n_folds: of the cross-validation that held them out; 0: they are the validation part.
+        steps: of each training; 0 where nothing trained.
     """
 
     attempts: dict[str, Attempt]
     truth: Tensor
     n_folds: int
+    steps: int
 
 
 def add_classes(
@@ -383,7 +385,7 @@ def add_classes(
             held = side_by_side(held, old.n_classes, temperature, heads)
         measured = held if validation or n_folds else None
         attempts[way] = Attempt(fitted, measured, heads, time.perf_counter() - begin)
-    return Extension(attempts, truth + old.n_classes, n_folds)
+    return Extension(attempts, truth + old.n_classes, n_folds, training.steps if old.trains else 0)
 
 
 class Reading(NamedTuple):
