@@ -20,6 +20,10 @@ TITLES = {
     "share": "Label propagation: how much of the labelled pictures' own regression in the head",
     "choice": "By how much must a candidate lead to ship?",
     "screening": "Screening of unlabelled pictures",
+    "self_supervised": "Self-supervised starts on Fashion-MNIST: linear probe and fine-tuning against random weights",
+    "imbalance": "Long-tailed labels (20 to 1) on Fashion-MNIST: with and without distribution alignment",
+    "distill": "Distillation: Fashion-MNIST, 1,000 labels, a teacher nine times as large",
+    "distill_flowers": "Distillation: tf_flowers, a fine-tuned EfficientNet-Lite0 teaches a small network",
     "moons": "Two moons, every semi-supervised method",
     "moons_mpl": "Two moons: can the result of Meta Pseudo Labels be had?",
     "mpl_memory": "Memory of Meta Pseudo Labels, full and reduced",
@@ -34,6 +38,8 @@ TITLES = {
     "reject": "None of these: what the threshold catches",
     "precision": "bfloat16 against float32 training",
     "memory": "Memory against the number of pictures",
+    "backbones": "Backbones: cost, receptive field, speed",
+    "degradation": "Degradation: training error of plain and residual nets of 20 and 56 layers",
     "prior": "The prior of the automatic choice",
 }
 OWN = {"rows", "command", "date", "machine", "versions"}

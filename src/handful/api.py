@@ -13,6 +13,7 @@ from handful.deliver.augmenting import Augmented, AugmentOptions
 from handful.deliver.augmenting import augment as augment_pictures
 from handful.deliver.book import FitOptions, Run, versions
 from handful.deliver.comparing import Compared, CompareOptions, compare
+from handful.deliver.distilling import Distilled, DistillOptions, distill
 from handful.deliver.evaluate import Evaluation
 from handful.deliver.evaluate import evaluate as measure_run
 from handful.deliver.exported import Exported, export
@@ -20,6 +21,7 @@ from handful.deliver.fitting import dry_run, fit
 from handful.deliver.ground import Teller, cache_folder, census, downloads, slug, tasks
 from handful.deliver.inspection import Inspected, read_any
 from handful.deliver.inspection import inspect as look_at
+from handful.deliver.model_inspection import ModelInspected, inspect_model
 from handful.deliver.plan import Planned
 from handful.deliver.predict import predict
 from handful.deliver.preflight import check_outside
@@ -27,9 +29,10 @@ from handful.deliver.showing import demo, moons, moons_methods, write_digits
 from handful.engine.interrupt import listening
 
 __all__ = [
-    "AugmentOptions", "Augmented", "CompareOptions", "Compared", "Evaluation", "Exported", "FitOptions", "Inspected",
-    "Planned", "Run", "Teller", "augment", "cache_folder", "compare", "demo", "dry_run", "evaluate", "export", "fit",
-    "inspect", "moons", "moons_methods", "predict", "write_digits",
+    "AugmentOptions", "Augmented", "CompareOptions", "Compared", "DistillOptions", "Distilled", "Evaluation",
+    "Exported", "FitOptions", "Inspected", "ModelInspected", "Planned", "Run", "Teller", "augment", "cache_folder",
+    "compare", "demo", "distill", "dry_run", "evaluate", "export", "fit", "inspect", "inspect_model", "moons",
+    "moons_methods", "predict", "write_digits",
 ]  # fmt: skip
 
 

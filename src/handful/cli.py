@@ -46,6 +46,11 @@ COMMANDS = {
     "augment": Command(
         "see, search and apply augmentations on your own pictures", "handful.commands.augment", "augment"
     ),
+    "distill": Command(
+        "a small network learns from a large one: size, speed and accuracy in a table",
+        "handful.commands.distill",
+        "distill",
+    ),
     "completion": Command(
         "a script that lets the shell complete commands and options",
         "handful.commands.completion",

@@ -115,6 +115,11 @@ def write_single(saved: Saved, out: Path) -> None:
     write_atomic(out, save(_state(saved.classifier), metadata=header))
 
 
+def size_on_disk(classifier: Classifier) -> int:
+    """Bytes of its weights' file."""
+    return len(save(_state(classifier)))
+
+
 def _state(classifier: Classifier) -> dict[str, Tensor]:
     """Its weights as safetensors takes them."""
     return {name: x.detach().cpu().contiguous().clone() for name, x in classifier.state_dict().items()}

@@ -85,6 +85,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     # LeNet begins slowly, and would answer one class for all before it has learnt anything
     "flexmatch": {"threshold": 0.9, "weight": 0.3, "passes": 2},
     "softmatch": {"weight": 0.3},
+    "distillation": {"hard_weight": 0.5, "soft_weight": 0.5, "temperature": 2.0},
+    "simclr": {"weight": 0.3},
+    "jigsaw": {"weight": 0.3},
+    "patch-contrast": {"weight": 0.3},
 }
 # Settings under which a method equals its baseline (``baseline``): (options, exact). Where a joint forward pass
 # changes the order of sums, the two agree to 1e-12 in float64 instead.
@@ -129,11 +133,15 @@ DEGENERATE: dict[str, list[tuple[dict[str, Any], bool]]] = {
         ({"weight": 0.0, "fair": 0.0, "passes": 2}, False),
     ],
     "softmatch": [({"weight": 0.0, "passes": 3}, True), ({"weight": 0.0, "passes": 2}, False)],
+    "distillation": [({"hard_weight": 1.0, "soft_weight": 0.0}, True)],
     "adamatch": [
         ({"weight": 0.0, "passes": 3}, True),
         ({"threshold": 2.01, "passes": 3}, True),  # relative to a confidence of at least 1 / 2
         ({"threshold": 2.01, "passes": 1}, False),
     ],
+    "simclr": [({"weight": 0.0}, True)],
+    "jigsaw": [({"weight": 0.0}, True)],
+    "patch-contrast": [({"weight": 0.0}, True)],
 }
 BASELINES: dict[str, Any] = {  # the others: supervised training
     "meta-pseudo-labels": OnlineDistillation(),

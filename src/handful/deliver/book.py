@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from handful import __version__, parallel
 from handful.export import SIDE_CAR, WEIGHTS
@@ -68,6 +68,13 @@ class FitOptions:
     save_every: int = 50
 
 
+class Options(Protocol):
+    """A verb's options: a frozen dataclass that decides, with the data, what its run gives."""
+
+    @property
+    def seed(self) -> int: ...
+
+
 class RunBook:
     """``run.toml``: what was asked for, what was planned (a resumed run obeys it), and how it ended.
 
@@ -78,7 +85,7 @@ class RunBook:
         self,
         folder: Path,
         identity: str,
-        options: FitOptions,
+        options: Options,
         *,
         data: str,
         command: str,
@@ -169,12 +176,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def resolved(options: FitOptions) -> dict[str, Any]:
-    names = (name for name in options.__dataclass_fields__ if name != "save_every")
+def resolved(options: Options) -> dict[str, Any]:
+    names = (f.name for f in fields(options) if f.name != "save_every")  # type: ignore[arg-type]
     return {name: _plain(getattr(options, name)) for name in names}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     return list(value) if isinstance(value, tuple) else value

@@ -162,7 +162,7 @@ def _workshop(book: RunBook, options: FitOptions, teller: Teller, recorder: Reco
         folder=book.folder,
         device="cuda" if torch.cuda.is_available() else "cpu",
         feature_backend=options.feature_backend,
-        log=_log_to(recorder),
+        log=log_to(recorder),
         tell=teller.tell,
         progress=teller.progress,
         plan=book.plan,
@@ -225,7 +225,7 @@ def _method(options: FitOptions) -> Any:
     return method if options.method else None
 
 
-def _log_to(recorder: Recorder | None) -> Callable[[str, int, dict[str, float]], None]:
+def log_to(recorder: Recorder | None) -> Callable[[str, int, dict[str, float]], None]:
     """Writes a stage's scalars; what an earlier, killed process wrote beyond its checkpoint is cut off first."""
     seen: set[str] = set()
 

@@ -20,7 +20,7 @@ from handful.recipes.auto import Outcome, Validation
 from handful.recipes.curve import OwnCurve
 from handful.recipes.pseudo_audit import PseudoLabels
 from handful.recipes.task import Task
-from handful.report.build import Issue, summarise
+from handful.report.build import Issue, Words, summarise
 from handful.report.page import write as write_page
 
 
@@ -37,6 +37,7 @@ def write_results(
     curve: OwnCurve | None = None,
     pseudo: PseudoLabels | None = None,
     tested: Mapping[str, float] | None = None,
+    words: Words | None = None,
 ) -> None:
     """Model, predictions, summary, report; ``run.toml`` last, so that a run counts as finished only with all."""
     folder = book.path.parent
@@ -68,6 +69,7 @@ def write_results(
         issues=issues,
         reject=reject,
         tested=tested,
+        words=words,
     )
     summary.save(folder / "summary.json")
     write_atomic(

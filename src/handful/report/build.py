@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,11 +23,13 @@ from handful.recipes.choice import RULE
 from handful.recipes.curve import OwnCurve
 from handful.recipes.pseudo_audit import PseudoLabels
 from handful.recipes.task import Task
-from handful.report.record import Audit, ConfusedPair, Problem, Summary, Thumb, Tried, curves, read
+from handful.report.record import Audit, ConfusedPair, Extra, Problem, Summary, Thumb, Tried, curves, read
 from handful.report.record import OwnCurve as CurveOnPage
 from handful.statistics import (
     accuracy,
+    balanced_accuracy,
     expected_calibration_error,
+    macro_f1,
     paired_difference,
     reliability_bins,
     wilson,
@@ -56,6 +58,25 @@ class Issue(Protocol):
     def other(self) -> str: ...
 
 
+@dataclass(frozen=True)
+class Words:
+    """What a verb other than ``fit`` says in its own way.
+
+    Attributes:
+        rule: how it came to the classifier that ships.
+        unmeasured: why there is no figure, where there is none.
+        verdict: the paragraph beside the headline; "": as the page words it.
+        next_steps: in place of the usual ones.
+        extras: sections of its own.
+    """
+
+    rule: str = ""
+    unmeasured: str = "with a single label in a class there is nothing to measure on"
+    verdict: str = ""
+    next_steps: Sequence[str] = ()
+    extras: Sequence[Extra] = ()
+
+
 def summarise(
     task: Task,
     outcome: Outcome,
@@ -77,9 +98,10 @@ def summarise(
     issues: Sequence[Issue] = (),
     reject: Mapping[str, Any] | None = None,
     tested: Mapping[str, float] | None = None,
+    words: Words | None = None,
 ) -> Summary:
     """Everything that the page shows; test labels are looked at here for the first time."""
-    trial = outcome.trials[outcome.chosen]
+    trial, words = outcome.trials[outcome.chosen], words or Words()
     p_test = outcome.probabilities(test) if len(test) else None
     summary = Summary(
         title=f"{name}: {task.n_classes} classes from {len(task.labelled)} labels",
@@ -90,9 +112,10 @@ def summarise(
         n_validation=len(validation.rows) if validation else 0,
         n_test=len(test),
         classes=list(task.classes),
-        decision_rule=RULE
-        if outcome.verdict
-        else f"No choice was made: --recipe asked for {outcome.chosen}.",
+        verdict=words.verdict,
+        decision_rule=words.rule
+        or (RULE if outcome.verdict else f"No choice was made: --recipe asked for {outcome.chosen}."),
+        extras=list(words.extras),
         asked_for=outcome.verdict is None,
         tried=_tried(outcome, tested or {}),
         curves={k: v for k, v in curves(read(folder / "metrics.jsonl")).items() if "/" not in k},
@@ -137,7 +160,7 @@ def summarise(
             _confusion(summary, task, rows, trial.truth, (trial.logits / outcome.temperature).softmax(1))
             summary.confusion_on = "held-out labelled pictures"
     else:
-        summary.measured_on = "nothing: with a single label in a class there is nothing to measure on"
+        summary.measured_on = f"nothing: {words.unmeasured}"
     if p_test is not None and len(test) >= FEW_HELD_OUT:
         _reliability(summary, outcome.fitted.logits(test), test_y, outcome.temperature)
         summary.reliability_on = "the test part"
@@ -158,7 +181,7 @@ def summarise(
     _issues(summary, task, issues)
     if len(task.unlabelled):
         _least_sure(summary, task, outcome)
-    summary.next_steps = _next_steps(summary, task, outcome, folder)
+    summary.next_steps = list(words.next_steps) or _next_steps(summary, task, outcome, folder)
     return summary
 
 
@@ -177,7 +200,7 @@ def _tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
     for key, trial in outcome.trials.items():
         row = Tried(
             name=_title(trial),
-            uses_unlabelled=trial.recipe.uses_unlabelled,
+            uses_unlabelled=trial.uses_unlabelled,
             seconds=trial.seconds or None,
             chosen=key == outcome.chosen,
             baseline=key == reference,
@@ -199,7 +222,8 @@ def _tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
 
 def _title(trial: Trial) -> str:
     """A candidate's name for people."""
-    return f"{trial.recipe.title} ({trial.on})"
+    begun = f", started by {trial.init}" if trial.init else ""
+    return f"{trial.recipe.title} ({trial.on}{begun})"
 
 
 def _same_repeats(a: Trial, b: Trial) -> tuple[np.ndarray, np.ndarray]:
@@ -214,6 +238,8 @@ def _confusion(summary: Summary, task: Task, rows: Tensor, y: Tensor, p: Tensor)
     k = task.n_classes
     matrix = torch.bincount(y * k + guess, minlength=k * k).view(k, k)
     summary.confusion = matrix.tolist()
+    summary.balanced_accuracy = balanced_accuracy(y.numpy(), guess.numpy(), k)
+    summary.macro_f1 = macro_f1(y.numpy(), guess.numpy(), k)
     off = matrix.clone().fill_diagonal_(0)
     for flat in off.flatten().argsort(descending=True, stable=True)[:5].tolist():
         truth, predicted = divmod(flat, k)
@@ -244,6 +270,8 @@ def _mean_pictures(task: Task) -> dict[str, Thumb]:
     means = {}
     for k, name in enumerate(task.classes):
         rows = task.labelled[task.y == k][:500]
+        if not len(rows):
+            continue
         mean = task.images.take(rows).float().mean(0).round().to(torch.uint8)
         means[name] = Thumb(mean.numpy(), caption=f"mean of {len(rows)}", label=name)
     return means

@@ -233,6 +233,16 @@ class Problem(NamedTuple):
     thumbs: list[Thumb] = []  # noqa: RUF012 - never changed
 
 
+class Extra(NamedTuple):
+    """A section of its own: a table with words before and after it. Cells are text."""
+
+    title: str
+    words: str
+    columns: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
 @dataclass
 class Summary:
     """Everything that the report shows. An empty or ``None`` field leaves its section out."""
@@ -262,6 +272,9 @@ class Summary:
     confusion: list[list[int]] | None = None
     """[K, K] counts: row = true class, column = predicted class, in the order of ``classes``."""
     confusion_on: str = ""
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
+    """Both of what ``confusion`` counts."""
     confused_pairs: list[ConfusedPair] = field(default_factory=list)
     mistakes: list[Thumb] = field(default_factory=list)
     """Wrong ones, the most confident first."""
@@ -278,6 +291,8 @@ class Summary:
     """The first of the data's problems; ``n_issues`` counts all of them by kind."""
     n_issues: dict[str, int] = field(default_factory=dict)
     own_curve: OwnCurve | None = None
+    extras: list[Extra] = field(default_factory=list)
+    """What only some verbs tell; after the table of what was tried."""
     reject: dict[str, Any] = field(default_factory=dict)
     """When an answer is "none of these": {"threshold": …, "right_answers": …, "rule": …}."""
     provenance: dict[str, str] = field(default_factory=dict)
@@ -317,6 +332,7 @@ class Summary:
                 Problem(file, reason, fix, kind, [_thumb(t) for t in thumbs])
                 for file, reason, fix, kind, thumbs in d.get("issues", [])
             ]
+            d["extras"] = [Extra(*some) for some in d.get("extras", [])]
             if d.get("own_curve"):
                 tables = ("measured", "expected", "more")
                 d["own_curve"] |= {name: [tuple(row) for row in d["own_curve"][name]] for name in tables}
