@@ -189,7 +189,9 @@ def choose(
             trial.note = "not tried: there are no unlabelled pictures"
             continue
         if trial.recipe.trains and not only and share() < trial.recipe.least_seconds:
-            trial.note = f"not tried: {share():.0f} s of training a run are too few; give more --time"
+            trial.note = (
+                f"not tried: {share():.0f} s for each training run would be too few; give more --time"
+            )
             del usable[key]
             continue
         if not can_measure:

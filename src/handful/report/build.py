@@ -6,6 +6,7 @@ Legend: n pictures, K classes; accuracies are fractions.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -35,6 +36,7 @@ from handful.statistics import (
 )
 
 GALLERY = 12  # pictures in a gallery
+FEWEST_PAIRS = 3  # confused pairs that are shown even where each was confused but once
 FEW_HELD_OUT = 30  # fewer held-out pictures than this make no reliability diagram
 FEW_CHECKED = 10  # a share of fewer pictures than this is not shown
 MOST_ISSUES = 24  # problems shown; all of them stand in issues.csv
@@ -179,7 +181,7 @@ def summarise(
     _issues(summary, task, issues)
     if len(task.unlabelled):
         _least_sure(summary, task, outcome)
-    summary.next_steps = list(words.next_steps) or _next_steps(summary, task, outcome)
+    summary.next_steps = list(words.next_steps) or _next_steps(summary, task, outcome, folder)
     return summary
 
 
@@ -242,7 +244,7 @@ def _confusion(summary: Summary, task: Task, rows: Tensor, y: Tensor, p: Tensor)
     for flat in off.flatten().argsort(descending=True, stable=True)[:5].tolist():
         truth, predicted = divmod(flat, k)
         n = int(off[truth, predicted])
-        if n:
+        if n > 1 or (n and len(summary.confused_pairs) < FEWEST_PAIRS):
             where = torch.nonzero((y == truth) & (guess == predicted)).flatten()[:4]
             thumbs = [_thumb(task, rows[i], p[i], y[i]) for i in where]
             summary.confused_pairs.append(
@@ -375,7 +377,7 @@ def _least_sure(summary: Summary, task: Task, outcome: Outcome) -> None:
             break
 
 
-def _next_steps(summary: Summary, task: Task, outcome: Outcome) -> list[str]:
+def _next_steps(summary: Summary, task: Task, outcome: Outcome, folder: Path) -> list[str]:
     steps = []
     if summary.issues or summary.problems:
         steps.append(
@@ -400,5 +402,5 @@ def _next_steps(summary: Summary, task: Task, outcome: Outcome) -> list[str]:
             "Put some labelled pictures into `test/<class>/` to get a figure that no choice has touched: with 100 of "
             f"them a model that is right 80 % of the time is measured as {100 * low:.0f} to {100 * high:.0f} %."
         )
-    steps.append("Classify new pictures with: `handful predict RUN PICTURES…`")
+    steps.append(f"Classify new pictures with: `handful predict {shlex.quote(str(folder))} PICTURES…`")
     return steps
