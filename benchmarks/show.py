@@ -14,6 +14,8 @@ TITLES = {
     "flowers": "tf_flowers at 1, 4, 16 and 64 labels per class",
     "caltech": "Caltech-101 at 1, 4 and 16 labels per class",
     "cifar_features": "CIFAR-10 at 1, 4, 25, 100 and 400 labels per class",
+    "cifar_few": "CIFAR-10 from scratch, 25 labels per class",
+    "cifar_many": "CIFAR-10 from scratch, 400 labels per class (CIFAR-10-4K), all labels, and a list of regularisers",
     "finetune": "Fine-tuning taken apart: tf_flowers, 16 labels per class",
     "audit": "Duplicates, suspect labels and the distance between two sets",
     "augment": "Speed of augmentation",

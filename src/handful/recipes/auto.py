@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class Trial:
         right: right/wrong [R, n] over the labelled pictures (or [1, n] over the validation part).
         logits, truth: held-out logits [n, K] of the first repeat with the true classes, for the temperature.
         seconds: spent on it.
+        rounds: held-out logits [n, K] of the networks in a chain, by name, the last one's too (``Fitted.before``).
         init: the self-supervised start of its networks, "" for none.
         stage: names its stages in the log and the plan.
     """
@@ -49,6 +50,7 @@ class Trial:
     truth: Tensor | None = None
     seconds: float = 0.0
     note: str = ""
+    rounds: dict[str, Tensor] = field(default_factory=dict)
     init: str = ""
     stage: str = ""
 
@@ -269,11 +271,14 @@ def _measure(
     if path.exists():
         saved = read(path)
         trial.right, trial.seconds = saved["right"].double().numpy(), saved["seconds"]
-        trial.logits, trial.truth = saved["logits"], saved["truth"]
+        trial.logits, trial.truth, trial.rounds = saved["logits"], saved["truth"], saved["rounds"]
         return
     if validation is not None:
         fitted = trial.recipe.run(task, workshop, on=trial.on, **options, stage=trial.stage)
         trial.logits, trial.truth = fitted.logits(validation.rows), validation.y
+        trial.rounds = {name: logits(validation.rows) for name, logits in fitted.before}
+        if fitted.before:
+            trial.rounds[fitted.name] = trial.logits
         right = (trial.logits.argmax(1) == trial.truth).double().unsqueeze(0)
     else:
         right = torch.zeros(repeats, len(task.y), dtype=torch.float64)
@@ -284,16 +289,22 @@ def _measure(
                 stage = f"{trial.stage}/{repeat}.{fold}"
                 fitted = trial.recipe.run(task.without(held), workshop, on=trial.on, **options, stage=stage)
                 held_out_logits[held] = fitted.logits(task.labelled[held])
+                for name, logits in fitted.before if repeat == 0 else ():
+                    known = trial.rounds.setdefault(name, torch.zeros(len(task.y), task.n_classes))
+                    known[held] = logits(task.labelled[held])
                 workshop.progress(
                     f"cross-validation of {key}", repeat * n_folds + fold + 1, repeats * n_folds
                 )
             right[repeat] = (held_out_logits.argmax(1) == task.y).double()
             if repeat == 0:
                 trial.logits, trial.truth = held_out_logits, task.y
+                if trial.rounds:
+                    trial.rounds[fitted.name] = held_out_logits
     trial.right = right.numpy()
     trial.seconds = time.perf_counter() - begin
     if parallel.is_first():
-        write(path, {"right": right, "logits": trial.logits, "truth": trial.truth, "seconds": trial.seconds})
+        found = {"logits": trial.logits, "truth": trial.truth, "rounds": trial.rounds}
+        write(path, {"right": right, "seconds": trial.seconds, **found})
 
 
 def _line(trial: Trial, key: str) -> str:

@@ -61,10 +61,14 @@ class Fitted:
 
     Attributes:
         logits: row numbers [n] to float32 [n, K], before the classifier's temperature.
+        before: networks that taught this one, each the next, by name: their ``logits``.
+        name: what this one is called among them.
     """
 
     classifier: Classifier
     logits: Callable[[Tensor], Tensor]
+    before: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = ()
+    name: str = ""
 
 
 @dataclass

@@ -23,7 +23,18 @@ from handful.recipes.choice import RULE
 from handful.recipes.curve import OwnCurve
 from handful.recipes.pseudo_audit import PseudoLabels
 from handful.recipes.task import Task
-from handful.report.record import Audit, ConfusedPair, Extra, Problem, Summary, Thumb, Tried, curves, read
+from handful.report.record import (
+    Audit,
+    ConfusedPair,
+    Extra,
+    Problem,
+    Round,
+    Summary,
+    Thumb,
+    Tried,
+    curves,
+    read,
+)
 from handful.report.record import OwnCurve as CurveOnPage
 from handful.statistics import (
     accuracy,
@@ -178,6 +189,7 @@ def summarise(
         summary.own_curve = _own_curve(replace(curve, name=_title(outcome.trials[curve.name])))
     if pseudo:
         summary.audit = _audit(task, pseudo)
+        summary.rounds = _rounds(trial, pseudo.threshold)
     _issues(summary, task, issues)
     if len(task.unlabelled):
         _least_sure(summary, task, outcome)
@@ -302,6 +314,31 @@ def _own_curve(curve: OwnCurve) -> CurveOnPage:
         "more": [(curve.more(i), *curve.gain(i)) for i in rows if i],
         "advice": re.sub(r"(?<!\w)-(?=\d)", "\u2212", curve.advice()),
     }
+
+
+def _rounds(trial: Trial, threshold: float) -> list[Round]:
+    """Every network of a chain on the held-out labelled pictures: how right, and how right what it is sure of."""
+    rows: list[Round] = []
+    before: np.ndarray | None = None
+    for name, logits in trial.rounds.items():
+        assert trial.truth is not None
+        confidence, guess = logits.softmax(1).max(1)
+        right, sure = (guess == trial.truth).double().numpy(), (confidence >= threshold).numpy()
+        estimate, few = accuracy(right), int(sure.sum()) < FEW_CHECKED
+        gain = None if before is None else paired_difference(right, before)
+        rows.append(
+            {
+                "name": name,
+                "right": estimate.value,
+                "interval": estimate.interval,
+                "n": len(right),
+                "gain": gain and (gain.value, gain.low, gain.high),
+                "sure": int(sure.sum()),
+                "sure_right": None if few else float(right[sure].mean()),
+            }
+        )
+        before = right
+    return rows
 
 
 def _audit(task: Task, pseudo: PseudoLabels) -> Audit:
