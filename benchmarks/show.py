@@ -20,7 +20,7 @@ TITLES = {
     "share": "Label propagation: how much of the labelled pictures' own regression in the head",
     "choice": "By how much must a candidate lead to ship?",
     "screening": "Screening of unlabelled pictures",
-    "distill": "Distillation: Fashion-MNIST, 1,000 labels, a teacher nine times as large",
+    "distill": "Distillation: CIFAR-10, 1,000 labels, a teacher thirty times as large",
     "distill_flowers": "Distillation: tf_flowers, a fine-tuned EfficientNet-Lite0 teaches a small network",
     "moons": "Two moons, every semi-supervised method",
     "moons_mpl": "Two moons: can the result of Meta Pseudo Labels be had?",
