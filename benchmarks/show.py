@@ -20,6 +20,8 @@ TITLES = {
     "share": "Label propagation: how much of the labelled pictures' own regression in the head",
     "choice": "By how much must a candidate lead to ship?",
     "screening": "Screening of unlabelled pictures",
+    "self_supervised": "Self-supervised starts on Fashion-MNIST: linear probe and fine-tuning against random weights",
+    "imbalance": "Long-tailed labels (20 to 1) on Fashion-MNIST: with and without distribution alignment",
     "distill": "Distillation: CIFAR-10, 1,000 labels, a teacher thirty times as large",
     "distill_flowers": "Distillation: tf_flowers, a fine-tuned EfficientNet-Lite0 teaches a small network",
     "moons": "Two moons, every semi-supervised method",
@@ -32,9 +34,12 @@ TITLES = {
     "imagenet_check": "Packaged EfficientNet-Lite0 on 500 ImageNet pictures",
     "features": "Speed of frozen features",
     "overhead": "Share of a training step that is not the network",
+    "calibration": "Temperature scaling: calibration error before and after, with and without a prior",
     "reject": "None of these: what the threshold catches",
     "precision": "bfloat16 against float32 training",
     "memory": "Memory against the number of pictures",
+    "backbones": "Backbones: cost, receptive field, speed",
+    "degradation": "Degradation: training error of plain and residual nets of 20 and 56 layers",
     "prior": "The prior of the automatic choice",
 }
 OWN = {"rows", "command", "date", "machine", "versions"}

@@ -22,7 +22,7 @@ from handful.report.page import span
 @dataclass
 class InspectArguments:
     """Look at data before anything is trained: problems, class balance, mean pictures, distributions; against another
-    set: how far apart are they?"""
+    set: how far apart are they? With --model NAME [DATA]: look at a network (--model NAME --help says more)."""
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
     """what handful fit takes; a folder of pictures without classes will do"""
@@ -33,7 +33,11 @@ class InspectArguments:
 
 
 def inspect(words: Sequence[str]) -> int:
-    """``handful inspect DATA [--against OTHER]``"""
+    """``handful inspect DATA [--against OTHER]``, or ``handful inspect --model NAME [DATA]``"""
+    if any(word == "--model" or word.startswith("--model=") for word in words):
+        from handful.commands.inspect_model import inspect_model
+
+        return inspect_model(words)
     given = tyro.cli(InspectArguments, args=list(words), prog="handful inspect")
     begin = time.perf_counter()
     with ConsoleTeller() as teller:
