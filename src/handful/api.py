@@ -17,6 +17,7 @@ from handful.deliver.distilling import Distilled, DistillOptions, distill
 from handful.deliver.evaluate import Evaluation
 from handful.deliver.evaluate import evaluate as measure_run
 from handful.deliver.exported import Exported, export
+from handful.deliver.extending import Extended, ExtendOptions, extend
 from handful.deliver.fitting import dry_run, fit
 from handful.deliver.ground import Teller, cache_folder, census, downloads, slug, tasks
 from handful.deliver.inspection import Inspected, read_any
@@ -30,9 +31,9 @@ from handful.engine.interrupt import listening
 
 __all__ = [
     "AugmentOptions", "Augmented", "CompareOptions", "Compared", "DistillOptions", "Distilled", "Evaluation",
-    "Exported", "FitOptions", "Inspected", "ModelInspected", "Planned", "Run", "Teller", "augment", "cache_folder",
-    "compare", "demo", "distill", "dry_run", "evaluate", "export", "fit", "inspect", "inspect_model", "moons",
-    "moons_methods", "predict", "write_digits",
+    "Exported", "ExtendOptions", "Extended", "FitOptions", "Inspected", "ModelInspected", "Planned", "Run",
+    "Teller", "augment", "cache_folder", "compare", "demo", "distill", "dry_run", "evaluate", "export", "extend",
+    "fit", "inspect", "inspect_model", "moons", "moons_methods", "predict", "write_digits",
 ]  # fmt: skip
 
 

@@ -51,6 +51,9 @@ COMMANDS = {
         "handful.commands.distill",
         "distill",
     ),
+    "extend": Command(
+        "add classes to a finished run, without its old pictures", "handful.commands.extend", "extend"
+    ),
     "completion": Command(
         "a script that lets the shell complete commands and options",
         "handful.commands.completion",

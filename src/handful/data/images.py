@@ -87,9 +87,13 @@ def open_store(
     cache: Path,
     *,
     side: int | None = None,
+    channels: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Images, Manifest, list[tuple[str, str]]]:
     """The pictures of a manifest, decoded now or found in the cache.
+
+    Args:
+        side, channels: how they are stored; None decides by the pictures.
 
     Returns:
         The pictures, the manifest without the files that could not be read, and those files with the reason.
@@ -99,14 +103,18 @@ def open_store(
     """
     with warnings.catch_warnings():  # not in the threads: these filters are shared by all of them
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # decode has a limit of its own
-        return _open_store(manifest, cache, side, progress)
+        return _open_store(manifest, cache, side, channels, progress)
 
 
 def _open_store(
-    manifest: Manifest, cache: Path, side: int | None, progress: Callable[[int, int], None] | None
+    manifest: Manifest,
+    cache: Path,
+    side: int | None,
+    channels: int | None,
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[Images, Manifest, list[tuple[str, str]]]:
-    channels, native = _survey(manifest)
-    side = side or native
+    own, native = _survey(manifest)
+    channels, side = channels or own, side or native
     name = f"{key(VERSION, manifest.place, manifest.fingerprint, channels, side):016x}"
     folder = cache / "stores" / name
     if not (folder / "store.json").exists():

@@ -104,6 +104,8 @@ def figures(s: Summary) -> str:
 
 def threshold(reject: Mapping[str, Any]) -> str:
     """The threshold and how it came about."""
+    if "why" in reject:
+        return f"Never. {reject['why']}"
     value, n = float(reject["threshold"]), int(reject.get("right_answers", 0))
     if not value:
         return (

@@ -6,6 +6,7 @@ import csv
 import io
 import shutil
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,11 +39,15 @@ def write_results(
     pseudo: PseudoLabels | None = None,
     tested: Mapping[str, float] | None = None,
     words: Words | None = None,
+    reject: Mapping[str, Any] | None = None,
 ) -> None:
-    """Model, predictions, summary, report; ``run.toml`` last, so that a run counts as finished only with all."""
+    """Model, predictions, summary, report; ``run.toml`` last, so that a run counts as finished only with all.
+
+    ``reject`` is what ``deliver.reject.threshold`` says, where it is not to be asked.
+    """
     folder = book.path.parent
     images, trial = task.images, outcome.trials[outcome.chosen]
-    reject = threshold(trial.logits, trial.truth, outcome.temperature)
+    reject = reject or threshold(trial.logits, trial.truth, outcome.temperature)
     digest = save_model(
         folder, outcome.fitted.classifier, task.classes, images.channels, images.side, reject=reject
     )
@@ -61,7 +66,7 @@ def write_results(
         seconds=book.seconds,
         digest=digest,
         command=book.command,
-        counts=manifest.counts(),
+        counts={name: row for name, row in manifest.counts().items() if any(row.values())},
         versions=versions(),
         seed=book.options.seed,
         curve=curve,

@@ -201,6 +201,94 @@ class Chain(nn.Sequential):
         return {"kind": "chain", "parts": [cast(Any, part).config() for part in self]}
 
 
+class Likeness(nn.Module):
+    """How like the pictures of N classes a picture is: ``(limit - d) / spread`` with d its squared Mahalanobis distance
+    to the nearest class mean, under one covariance for all classes (Lee et al. 2018, "A Simple Unified Framework for
+    Detecting Out-of-Distribution Samples and Adversarial Attacks", equation 2).
+
+    The covariance is shrunk towards a multiple of the unit matrix by ``SHRINK``, and its R largest directions are kept:
+    d = |f - m|^2 / floor - |B (f - m)|^2. ``limit`` and ``spread`` are set afterwards, on pictures that were held out.
+    """
+
+    RANK, SHRINK = 64, 0.3
+    means: Tensor
+    directions: Tensor
+    floor: Tensor
+    limit: Tensor
+    spread: Tensor
+
+    def __init__(self, dim: int, n_classes: int, rank: int) -> None:
+        super().__init__()
+        self.register_buffer("means", torch.zeros(n_classes, dim))
+        self.register_buffer("directions", torch.zeros(rank, dim))
+        for name, value in (("floor", 1.0), ("limit", 0.0), ("spread", 1.0)):
+            self.register_buffer(name, torch.tensor(value))
+
+    def config(self) -> dict[str, Any]:
+        n_classes, dim = self.means.shape
+        return {"kind": "likeness", "dim": dim, "n_classes": n_classes, "rank": len(self.directions)}
+
+    @classmethod
+    def of(cls, features: Tensor, labels: Tensor, n_classes: int) -> Likeness:
+        """Means and covariance of ``features [n, D]`` with ``labels [n]``, every class among them."""
+        f = features.double()
+        counts = torch.bincount(labels, minlength=n_classes)
+        means = f.new_zeros(n_classes, f.shape[1]).index_add_(0, labels, f) / counts.unsqueeze(1)
+        rest = f - means[labels]
+        level = (rest.square().mean()).clamp_min(1e-12)  # the mean variance of a direction
+        _, values, vectors = torch.linalg.svd(rest, full_matrices=False)
+        rank = min(cls.RANK, len(values))
+        floor = cls.SHRINK * level
+        variances = (1 - cls.SHRINK) * values[:rank].square() / len(f) + floor
+        made = cls(f.shape[1], n_classes, rank)
+        made.means.copy_(means)
+        made.directions.copy_(vectors[:rank] * (1 / floor - 1 / variances).clamp_min(0).sqrt().unsqueeze(1))
+        made.floor.copy_(floor)
+        return made
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, D] -> [B]."""
+        middle = self.means.mean(0)
+        f, m = features - middle, self.means - middle
+        whole = squared_distances(f, m) / self.floor
+        d = whole - squared_distances(f @ self.directions.T, m @ self.directions.T)
+        return (self.limit - d.amin(1)) / self.spread
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """|a_i - b_j|^2 of [B, D] and [N, D], [B, N]."""
+    return a.square().sum(1, keepdim=True) - 2 * a @ b.T + b.square().sum(1)
+
+
+class JoinedHead(nn.Module):
+    """An old head and a younger one on the same features, their log-probabilities side by side:
+    [log p_old, log p_young + likeness], with p = softmax(z / temperature) each.
+
+    The young head never saw a picture of the old classes, and the old one none of the young classes, so the levels of
+    their logits cannot be compared. Which of them is asked is decided by the picture's likeness to those that the young
+    head learned from: one softmax over all classes gives sigmoid(likeness) p_young and (1 - sigmoid(likeness)) p_old.
+    Without a ``likeness`` the two count alike. ``temperatures`` [2] change no decision within a head.
+    """
+
+    temperatures: Tensor
+
+    def __init__(self, old: nn.Module, young: nn.Module, likeness: Likeness | None = None) -> None:
+        super().__init__()
+        self.old, self.young, self.likeness = old, young, likeness
+        self.register_buffer("temperatures", torch.ones(2))
+
+    def config(self) -> dict[str, Any]:
+        parts = [part for part in (self.old, self.young, self.likeness) if part is not None]
+        return {"kind": "joined", "parts": [cast(Any, part).config() for part in parts]}
+
+    def forward(self, features: Tensor) -> Tensor:
+        old = (self.old(features) / self.temperatures[0]).log_softmax(1)
+        young = (self.young(features) / self.temperatures[1]).log_softmax(1)
+        if self.likeness is not None:
+            young = young + self.likeness(features).unsqueeze(1)
+        return torch.cat([old, young], dim=1)
+
+
 HEADS: dict[str, type[nn.Module]] = {
     "none": NoHead,
     "linear": LinearHead,
@@ -208,7 +296,9 @@ HEADS: dict[str, type[nn.Module]] = {
     "nearest-mean": NearestMean,
     "nearest-neighbours": NearestNeighbours,
     "centre": Centre,
+    "likeness": Likeness,
 }
+COMPOSED: dict[str, type[nn.Module]] = {"chain": Chain, "joined": JoinedHead}
 
 
 def build_head(config: dict[str, Any]) -> nn.Module:
@@ -219,8 +309,8 @@ def build_head(config: dict[str, Any]) -> nn.Module:
     """
     options = {key: value for key, value in config.items() if key != "kind"}
     kind = config.get("kind")
-    if kind == "chain":
-        return Chain(*(build_head(part) for part in options["parts"]))
+    if kind in COMPOSED:
+        return COMPOSED[kind](*(build_head(part) for part in options["parts"]))
     if kind not in HEADS:
-        raise ValueError(f"no head of kind {kind!r}; there are {', '.join([*HEADS, 'chain'])}")
+        raise ValueError(f"no head of kind {kind!r}; there are {', '.join([*HEADS, *COMPOSED])}")
     return HEADS[kind](**options)

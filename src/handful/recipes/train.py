@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -181,28 +181,83 @@ def train_network(
     spec |= {name: getattr(training, name) for name in ("dropout", "drop_path") if getattr(training, name)}
     tables = {} if teacher is None else {"target": teacher}
     tables |= beside or {}
-    inputs = map(digest, (task.labelled, task.y, task.unlabelled, teacher, *(beside or {}).values()))
-    origins = [origin] if origin else []
-    name = f"{stage}-{key(task.images.fingerprint, *inputs, method, training, task.seed, *origins):016x}"
-    folder = workshop.folder / "stages" / name
-    done = folder / "done.safetensors"
-
+    inputs = (teacher, *(beside or {}).values())
+    folder = _folder(task, workshop, method, training, stage, inputs, origin)
+    done = (folder / DONE).exists()
     torch.manual_seed(key(task.seed, stage, "weights"))
-    network: nn.Module = create(
-        training.backbone, pretrained=training.pretrained and not done.exists(), **spec
-    )
+    network: nn.Module = create(training.backbone, pretrained=training.pretrained and not done, **spec)
     config: dict[str, Any] = {"name": training.backbone, **spec}
     if training.head == "cosine":
         network.head = CosineHead(network.dim, task.n_classes)  # type: ignore[arg-type]
         config["head"] = network.head.config()
-    if done.exists():
-        network.load_state_dict(checkpoint.read(done)["network"])
-        network = network.to(memory_format=torch.channels_last)  # same bits
-    else:
+    if not done:
         start = start or started(task, workshop, training)
         if start:
             start(network)
-        network = _run(task, workshop, method, training, network, stage, folder, tables, roles or {})
+    return _finished(task, workshop, method, training, network, config, stage, folder, tables, roles or {})
+
+
+def train_further(
+    task: Task,
+    workshop: Workshop,
+    method: Any,
+    training: Training,
+    network: nn.Module,
+    config: dict[str, Any],
+    *,
+    stage: str,
+    origin: str,
+    roles: Mapping[str, nn.Module],
+) -> Fitted:
+    """Train a network that is there already; ``training`` does not choose it then. Parameters that take no gradient
+    stay as they are.
+
+    Args:
+        config: what ``build_classifier`` needs to make it again.
+        stage, origin: as in ``train_network``; the origin names the network's first weights.
+        roles: other modules that the method needs, by role; they do not train.
+    """
+    folder = _folder(task, workshop, method, training, stage, (None,), origin)
+    return _finished(task, workshop, method, training, network, config, stage, folder, {}, roles)
+
+
+DONE = "done.safetensors"
+
+
+def _folder(
+    task: Task,
+    workshop: Workshop,
+    method: Any,
+    training: Training,
+    stage: str,
+    tables: Sequence[Tensor | None],
+    origin: str,
+) -> Path:
+    """Where a stage keeps its checkpoints: named after everything that decides its result."""
+    inputs = map(digest, (task.labelled, task.y, task.unlabelled, *tables))
+    origins = [origin] if origin else []
+    name = f"{stage}-{key(task.images.fingerprint, *inputs, method, training, task.seed, *origins):016x}"
+    return workshop.folder / "stages" / name
+
+
+def _finished(
+    task: Task,
+    workshop: Workshop,
+    method: Any,
+    training: Training,
+    network: nn.Module,
+    config: dict[str, Any],
+    stage: str,
+    folder: Path,
+    tables: Mapping[str, Tensor],
+    roles: Mapping[str, nn.Module],
+) -> Fitted:
+    """The trained network: the stage's result where there is one, or else trained now."""
+    if (folder / DONE).exists():
+        network.load_state_dict(checkpoint.read(folder / DONE)["network"])
+        network = network.to(memory_format=torch.channels_last)  # same bits
+    else:
+        network = _run(task, workshop, method, training, network, stage, folder, tables, roles)
     classifier = Classifier(network, None, config).to(workshop.device)
 
     def logits(ids: Tensor) -> Tensor:
@@ -342,7 +397,7 @@ def _run(
     averaged = models.get("average")
     result = averaged.module if isinstance(averaged, EMA) else network
     if parallel.is_first():
-        checkpoint.write(folder / "done.safetensors", {"network": result.state_dict()})
+        checkpoint.write(folder / DONE, {"network": result.state_dict()})
         last.unlink(missing_ok=True)
     parallel.barrier()
     return result
