@@ -288,8 +288,8 @@ class Parts:
     """Which pictures are learned from, and which are looked at afterwards.
 
     Attributes:
-        test: with a known class; ``unseen``: those that agreement is measured on, of which nobody learned.
-        held_back: whether ``unseen`` was taken from the unlabelled pictures.
+        test: test pictures with a known class.
+        unseen: those that agreement is measured on: the student does not learn from them. In words: ``unseen_words``.
     """
 
     task: Task
