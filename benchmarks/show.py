@@ -24,7 +24,7 @@ TITLES = {
     "screening": "Screening of unlabelled pictures",
     "self_supervised": "Self-supervised starts on Fashion-MNIST: linear probe and fine-tuning against random weights",
     "imbalance": "Long-tailed labels (20 to 1) on Fashion-MNIST: with and without distribution alignment",
-    "distill": "Distillation: Fashion-MNIST, 1,000 labels, a teacher nine times as large",
+    "distill": "Distillation: CIFAR-10, 1,000 labels, a teacher thirty times as large",
     "distill_flowers": "Distillation: tf_flowers, a fine-tuned EfficientNet-Lite0 teaches a small network",
     "moons": "Two moons, every semi-supervised method",
     "moons_mpl": "Two moons: can the result of Meta Pseudo Labels be had?",

@@ -8,7 +8,9 @@ from torch import nn
 from torchvision import models
 
 from handful.models.backbones import create
+from handful.models.classifier import Classifier, PixelComponents
 from handful.models.count import activation_bytes, count, layers
+from handful.models.heads import NearestNeighbours
 
 PUBLISHED = {"alexnet": "alexnet", "vgg-16": "vgg16", "resnet-18": "resnet18", "googlenet": "googlenet",
              "densenet-121": "densenet121", "efficientnet-b0": "efficientnet_b0", "vit-base": "vit_b_16"}  # fmt: skip
@@ -75,3 +77,11 @@ def test_activations_of_a_chain() -> None:
     by_hand = 4 * 16 * 16 * (3 + 8 + 4)
     assert activation_bytes(net, (3, 16, 16)) == by_hand
     assert activation_bytes(net, (5, 3, 16, 16)) == 5 * by_hand
+
+
+def test_a_classifier_without_parameters_is_counted() -> None:
+    """Components of 64 pixels and cosines with 20 stored pictures: buffers alone."""
+    neighbours = NearestNeighbours(10, 3).fit(torch.randn(20, 10), torch.arange(20) % 3)
+    components = PixelComponents(1, 8, 10)
+    classifier = Classifier(components, neighbours, components.config())
+    assert count(classifier, (1, 8, 8)) == (0, 2 * (64 * 10 + 10 * 20))

@@ -136,7 +136,7 @@ def is_layer(module: nn.Module) -> bool:
 
 def on_meta(model: nn.Module) -> nn.Module:
     """A copy without numbers."""
-    if all(p.is_meta for p in model.parameters()):
+    if all(t.is_meta for t in (*model.parameters(), *model.buffers())):
         return deepcopy(model)
     memo: dict[int, Any] = {}
     for p in model.parameters():  # so that no number is copied

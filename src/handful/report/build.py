@@ -198,9 +198,10 @@ def summarise(
 
 
 def _counts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-    """Classes and their splits, without the splits that no class has pictures in."""
+    """Classes and their splits, without the splits that no class has pictures in and the classes without any."""
     used = [split for split in SPLITS if any(row.get(split) for name, row in counts.items() if name)]
-    return {name: {split: row.get(split, 0) for split in used} for name, row in counts.items() if name}
+    named = {name: row for name, row in counts.items() if name and any(row.values())}
+    return {name: {split: row.get(split, 0) for split in used} for name, row in named.items()}
 
 
 def _tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
