@@ -201,7 +201,7 @@ def look_at(
         own = "run" in weights and isinstance(net.head, nn.Module)
         thumbs, kind = looks(net, shape, pictures, None if own else head)
     return ModelLook(
-        name, weights, spec.size, spec.channels, total, held, activation_bytes(net, (1, *shape)),
+        name, weights, spec.size, spec.channels, total, held, activation_bytes(net, (2, *shape)) // 2,
         blocks_of(net, shape, rows, known), rows, sight, start, later, losses,
         f"{BATCH} pictures of {pictures.name} at {spec.size} px; the second figure after up to {STEPS} steps of SGD",
         found, probes, probed, 1 / len(pictures.classes), thumbs, kind, command, versions(),
