@@ -201,7 +201,7 @@ def look_at(
         own = "run" in weights and isinstance(net.head, nn.Module)
         thumbs, kind = looks(net, shape, pictures, None if own else head)
     return ModelLook(
-        name, weights, spec.size, spec.channels, total, held, activation_bytes(net, (1, *shape)),
+        name, weights, spec.size, spec.channels, total, held, activation_bytes(net, (2, *shape)) // 2,
         blocks_of(net, shape, rows, known), rows, sight, start, later, losses,
         f"{BATCH} pictures of {pictures.name} at {spec.size} px; the second figure after up to {STEPS} steps of SGD",
         found, probes, probed, 1 / len(pictures.classes), thumbs, kind, command, versions(),
@@ -378,7 +378,8 @@ def looks(
     called = logits.argmax(1)
     maps, kind = activation_maps(net, x, called, layer=layer, head=head)
     side = raw.shape[-1]
-    grown = F.interpolate(maps[:, None].clamp(min=0), (side, side), mode="bilinear")[:, 0]
+    grown = F.interpolate(maps[:, None], (side, side), mode="bilinear")[:, 0]
+    grown = grown - grown.amin((1, 2), keepdim=True)
     shares = (grown / grown.amax((1, 2), keepdim=True).clamp(min=1e-12)).double().numpy()
     same = logits.shape[1] == len(pictures.classes)
     thumbs = []
@@ -390,5 +391,6 @@ def looks(
     own = "the network’s own head" if head is None else "the linear probe on its features"
     return (
         thumbs,
-        f"{kind} of {layer}, for the class that {own} gives (below the picture). Orange spoke for it.",
+        f"{kind} of {layer}, for the class that {own} gives (below the picture). The more orange, the more a place "
+        "spoke for it; each picture has its own scale.",
     )

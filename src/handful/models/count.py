@@ -110,7 +110,7 @@ def activation_bytes(model: nn.Module, shape: Sequence[int]) -> int:
     with the batch.
 
     Args:
-        shape: [C, H, W] or [B, C, H, W].
+        shape: [C, H, W] or [B, C, H, W]; batch norm over maps of one place wants B of 2 or more.
     """
     model = on_meta(model).train()
     mine = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
