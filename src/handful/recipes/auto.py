@@ -140,7 +140,6 @@ def choose(
     n_folds = 1 if validation else min(MOST_FOLDS, rarest)
     can_measure = validation is not None or rarest >= 2
     counts = validation is not None or rarest >= EVIDENCE_FROM
-    kind = "photo" if task.photographs else "small"
     pairs = [only] if only else list(among) or candidates(task)
     trials = {label(*pair): Trial(*pair, find(pair[0])) for pair in pairs}
     asked = label(*pairs[0])
@@ -184,7 +183,7 @@ def choose(
     def verdict() -> Verdict:
         right = {k: t.right for k, t in usable.items() if t.right is not None} if counts else {}
         users = {k: t.recipe.uses_unlabelled for k, t in usable.items()}
-        return decide(users, prior, kind, rarest, right, n_folds)
+        return decide(users, prior, task.kind, rarest, right, n_folds)
 
     for key, trial in trials.items():
         if key not in usable:

@@ -45,6 +45,13 @@ class Task:
         """Colour pictures large enough for features that were learnt on photographs."""
         return self.images.channels == 3 and self.images.side >= 64
 
+    @property
+    def kind(self) -> str:
+        """Which data sets it is like, in the prior of the automatic choice: "photo", "small colour" or "small"."""
+        if self.photographs:
+            return "photo"
+        return "small colour" if self.images.channels == 3 else "small"
+
     def pool(self) -> Tensor:
         """All rows that are not test or validation, sorted."""
         return torch.cat([self.labelled, self.unlabelled, self.held_out]).sort().values
