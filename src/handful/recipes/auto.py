@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from handful.statistics import paired_difference
 from handful.types import UsageError
 
 CHEAP_REPEATS = 5  # of the cross-validation of candidates that take seconds
+AGAIN = 0.1  # of the time that is left goes at most to a candidate's repeats after the first
 MOST_FOLDS = 4
 RESERVE = 0.85  # of the time is given to candidates; the rest is for predictions and the report
 HOPE = 0.15  # a costly candidate is tried if, by prior and evidence so far, it may lead by this many standard errors
@@ -205,7 +208,7 @@ def choose(
                 trial.note = "not tried: by prior and evidence it had little chance"
                 continue
         repeats = 1 if trial.recipe.trains or validation else CHEAP_REPEATS
-        _measure(trial, key, task, workshop, validation, n_folds, repeats, options(trial))
+        _measure(trial, key, task, workshop, validation, n_folds, repeats, options(trial), left)
         workshop.tell(_line(trial, key))
 
     final = None if only else verdict()
@@ -263,8 +266,18 @@ def _measure(
     n_folds: int,
     repeats: int,
     options: Mapping[str, Any],
+    left: Callable[[], float] = lambda: math.inf,
 ) -> None:
-    """Fill in ``trial.right`` and the held-out logits; a result that a killed run left is taken up."""
+    """Fill in ``trial.right`` and the held-out logits; a result that a killed run left is taken up.
+
+    The cross-validation is repeated as often as a share of the time that is ``left`` after the first allows.
+    """
+
+    def affordable(fold_seconds: float) -> int:
+        """Repeats, the first one included; a fold that takes no time at all can be had as often as one likes."""
+        again = AGAIN * left() / max(n_folds * fold_seconds, 1e-6)
+        return 1 + int(parallel.first_says(min(repeats - 1.0, again)))
+
     path = workshop.folder / "stages" / f"measured-{key.replace(':', '_')}.safetensors"
     begin = time.perf_counter()
     if path.exists():
@@ -280,10 +293,13 @@ def _measure(
             trial.rounds[fitted.name] = trial.logits
         right = (trial.logits.argmax(1) == trial.truth).double().unsqueeze(0)
     else:
-        right = torch.zeros(repeats, len(task.y), dtype=torch.float64)
+        rows = []
         for repeat, fold_of in enumerate(deal(task.y.numpy(), n_folds, repeats, task.seed)):
+            if repeat == repeats:
+                break
             held_out_logits = torch.zeros(len(task.y), task.n_classes)
             for fold in range(n_folds):
+                fold_begin = time.perf_counter()
                 held = torch.from_numpy(fold_of == fold)
                 stage = f"{trial.stage}/{repeat}.{fold}"
                 fitted = trial.recipe.run(task.without(held), workshop, on=trial.on, **options, stage=stage)
@@ -294,11 +310,17 @@ def _measure(
                 workshop.progress(
                     f"cross-validation of {key}", repeat * n_folds + fold + 1, repeats * n_folds
                 )
-            right[repeat] = (held_out_logits.argmax(1) == task.y).double()
+            rows.append((held_out_logits.argmax(1) == task.y).double())
+            if (
+                repeat == 0 and repeats > 1
+            ):  # by the last fold: the first ones may have made features and graphs
+                spent = time.perf_counter() - fold_begin
+                repeats = workshop.planned(f"repeats of {key}", partial(affordable, spent))
             if repeat == 0:
                 trial.logits, trial.truth = held_out_logits, task.y
                 if trial.rounds:
                     trial.rounds[fitted.name] = held_out_logits
+        right = torch.stack(rows)
     trial.right = right.numpy()
     trial.seconds = time.perf_counter() - begin
     if parallel.is_first():
