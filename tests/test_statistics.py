@@ -5,8 +5,21 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from handful import statistics as st
+
+
+def test_balanced_accuracy_and_macro_f1_equal_scikit_learn() -> None:
+    rng = np.random.RandomState(0)
+    truth, guess = rng.choice(4, 300, p=[0.7, 0.2, 0.08, 0.02]), rng.randint(0, 4, 300)
+    guess = np.where(rng.rand(300) < 0.6, truth, guess)
+    assert st.balanced_accuracy(truth, guess, 4) == pytest.approx(balanced_accuracy_score(truth, guess))
+    assert st.macro_f1(truth, guess, 4) == pytest.approx(f1_score(truth, guess, average="macro"))
+    # a class that nobody has and nobody is called is left out; one that is only called counts as 0
+    assert st.macro_f1(truth, guess, 6) == st.macro_f1(truth, guess, 4)
+    assert st.macro_f1([0, 0, 1, 1], [0, 0, 1, 2], 3) == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert math.isnan(st.macro_f1([], [], 3))
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,16 @@ def gather(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """Everybody's rows, [B, ...] -> [W B, ...], through which the gradient finds its way back: for a loss that compares
+    all pictures of the global batch, and which every process computes in full."""
+    if size() == 1:
+        return x
+    everyone = x.new_zeros(len(x) * size(), *x.shape[1:])
+    everyone[rows(len(everyone))] = x
+    return total_with_gradient(everyone)
+
+
 def first_says(x: float) -> float:
     """The first process's number, in every process: for decisions that are measured."""
     if size() == 1:

@@ -108,6 +108,15 @@ def balanced_accuracy(truth: ArrayLike, guess: ArrayLike, n_classes: int) -> flo
     return float((right[counts > 0] / counts[counts > 0]).mean()) if len(y) else float("nan")
 
 
+def macro_f1(truth: ArrayLike, guess: ArrayLike, n_classes: int) -> float:
+    """Mean over classes of F1, twice the right ones over those that are of the class plus those that were called so;
+    classes with neither are left out. ``truth`` and ``guess`` are class numbers [n]. NaN without pictures."""
+    y, called = np.asarray(truth, dtype=np.int64), np.asarray(guess, dtype=np.int64)
+    both = np.bincount(y, minlength=n_classes) + np.bincount(called, minlength=n_classes)
+    right = np.bincount(y[y == called], minlength=n_classes)
+    return float((2 * right[both > 0] / both[both > 0]).mean()) if len(y) else float("nan")
+
+
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     """Mean of [R] independent figures (one a seed, say) with Student's t interval.
 

@@ -86,6 +86,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "flexmatch": {"threshold": 0.9, "weight": 0.3, "passes": 2},
     "softmatch": {"weight": 0.3},
     "distillation": {"hard_weight": 0.5, "soft_weight": 0.5, "temperature": 2.0},
+    "simclr": {"weight": 0.3},
+    "jigsaw": {"weight": 0.3},
+    "patch-contrast": {"weight": 0.3},
 }
 # Settings under which a method equals its baseline (``baseline``): (options, exact). Where a joint forward pass
 # changes the order of sums, the two agree to 1e-12 in float64 instead.
@@ -136,6 +139,9 @@ DEGENERATE: dict[str, list[tuple[dict[str, Any], bool]]] = {
         ({"threshold": 2.01, "passes": 3}, True),  # relative to a confidence of at least 1 / 2
         ({"threshold": 2.01, "passes": 1}, False),
     ],
+    "simclr": [({"weight": 0.0}, True)],
+    "jigsaw": [({"weight": 0.0}, True)],
+    "patch-contrast": [({"weight": 0.0}, True)],
 }
 BASELINES: dict[str, Any] = {  # the others: supervised training
     "meta-pseudo-labels": OnlineDistillation(),

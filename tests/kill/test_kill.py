@@ -35,6 +35,23 @@ POINTS = [
     ("writing the report", 1),
 ]
 RANDOM_KILLS = 6
+# Of a run whose networks start from a jigsaw: its 10 steps come first, a checkpoint after 5, then those of two folds.
+STARTED = [
+    "--init",
+    "jigsaw",
+    "--training.init-steps",
+    "10",
+    "--training.ratio",
+    "2",
+    "--training.backbone",
+    "lenet",
+]
+STARTED_POINTS = [
+    ("in a step", 14),  # the 7th of two optimisers: the student's and the projector's
+    ("after renaming to last.safetensors", 1),
+    ("before renaming to done.safetensors", 1),
+    ("after renaming to done.safetensors", 1),
+]
 
 
 class Server:
@@ -104,6 +121,15 @@ def undisturbed(server: Server, pictures: Path, tmp_path_factory: pytest.TempPat
     return weights(folder / "run"), folder / "cache"
 
 
+@pytest.fixture(scope="module")
+def undisturbed_started(server: Server, pictures: Path, undisturbed: tuple[str, Path]) -> tuple[str, Path]:
+    _, cache = undisturbed
+    out = cache.parent / "started"
+    assert server.run([*words(pictures, out), *STARTED], cache) == 0
+    assert weights(out) != undisturbed[0]
+    return weights(out), cache
+
+
 LONG = 200  # steps: long enough for a signal to arrive while the run is under way
 
 
@@ -131,6 +157,25 @@ def test_killed_at_a_point(
     assert weights(tmp_path / "run") == expected
     assert not list(cache.rglob("*.tmp")), "a scratch file was left in the cache"
     assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(("point", "nth"), STARTED_POINTS)
+def test_killed_in_or_after_a_self_supervised_start(
+    point: str,
+    nth: int,
+    server: Server,
+    pictures: Path,
+    undisturbed_started: tuple[str, Path],
+    tmp_path: Path,
+) -> None:
+    expected, cache = undisturbed_started
+    line = [*words(pictures, tmp_path / "run"), *STARTED]
+    assert server.run(line, cache, point, nth) == -signal.SIGKILL
+    assert server.run(line, cache) == 0
+    assert weights(tmp_path / "run") == expected
+    logged = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    steps = [x["step"] for x in logged if x.get("stage") == "init-jigsaw"]
+    assert steps == sorted(set(steps)) and steps[-1] == 10, "made once, and no step of it twice"
 
 
 def start_training(server: Server, line: list[str], cache: Path, metrics: Path) -> int:

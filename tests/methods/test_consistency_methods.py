@@ -104,6 +104,28 @@ def test_fixmatch_with_soft_targets_and_alignment() -> None:
     check(loss_of(method, student, given), expected, student)
 
 
+@pytest.mark.parametrize("method", [UDA(threshold=0.6, align=True), FlexMatch(threshold=0.6, align=True)])
+def test_alignment_is_an_option(method: Any) -> None:
+    student, given = network(), batch()
+    supervised, p, z_s = parts(student, given)
+    p = (
+        p
+        * (0.1 / K + 0.9 * torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64))
+        / (0.1 / K + 0.9 * p.mean(0))
+    )
+    p = p / p.sum(1, keepdim=True)
+    trust, target = (
+        torch.ones(N_U, dtype=p.dtype),
+        p.argmax(1),
+    )  # FlexMatch has learnt nothing yet: no threshold
+    if isinstance(method, UDA):
+        trust = (p.amax(1) >= 0.6).double()
+        assert 0 < trust.sum() < N_U
+        target = p**2.5 / (p**2.5).sum(1, keepdim=True)
+    expected = supervised + (trust * F.cross_entropy(z_s, target, reduction="none")).mean()
+    check(loss_of(method, student, given), expected, student)
+
+
 def test_uda_with_annealing() -> None:
     student, given = network(), batch()
     z_x = student(given["x"]).logits

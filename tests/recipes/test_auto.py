@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -212,7 +213,8 @@ def test_a_network_measured_on_the_validation_part_is_not_trained_twice(
 
 
 def test_the_temperature_fits_the_held_out_logits(cheap: Any, bench: Callable[..., Workshop]) -> None:
-    """No temperature beside it gives a smaller cross-entropy; the classifier's own logits are divided by it."""
+    """No temperature beside it gives a smaller sum of cross-entropy and prior (sd of log T: 0.5); the classifier's own
+    logits are divided by it."""
     task, held, _ = digits(classes=10)
     outcome = choose(task, bench(), prior=NOBODY, only=("nearest-mean", "pixels"))
     trial, t = outcome.trials["nearest-mean@pixels"], outcome.temperature
@@ -221,7 +223,8 @@ def test_the_temperature_fits_the_held_out_logits(cheap: Any, bench: Callable[..
     z = trial.logits.double()
 
     def loss(temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(z / temperature, trial.truth))
+        likelihood = torch.nn.functional.cross_entropy(z / temperature, trial.truth, reduction="sum")
+        return float(likelihood) + 2 * math.log(temperature) ** 2
 
     assert loss(t) <= min(loss(1.0), loss(t * 1.02), loss(t / 1.02))
     assert float(outcome.fitted.classifier.temperature) == pytest.approx(t)
@@ -239,7 +242,7 @@ def test_a_dozen_right_answers_do_not_make_a_model_certain(
     outcome = choose(task, bench(), prior=NOBODY, only=("nearest-mean", "pixels"))
     right = outcome.trials["nearest-mean@pixels"].right
     assert right is not None and right[0].all()
-    assert outcome.temperature == 1
+    assert outcome.temperature > 0.4
     assert outcome.probabilities(held).amax(1).min() < 0.99
 
 

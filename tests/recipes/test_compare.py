@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
 import handful.recipes.compare as compare
 from handful import machine
@@ -114,6 +115,7 @@ def test_figures_are_those_of_the_recipe_itself(tmp_path: Path) -> None:
     by_class = [float((guess[truth == k] == k).mean()) for k in range(3)]
     assert cell.accuracy == pytest.approx(float((guess == truth).mean()))
     assert cell.balanced_accuracy == pytest.approx(sum(by_class) / 3)
+    assert cell.macro_f1 == pytest.approx(f1_score(truth, guess, average="macro"))
     confidence, gaps = p.amax(1).numpy(), 0.0
     for low in np.arange(10) / 10:
         inside = (confidence > low) & (confidence <= low + 0.1)

@@ -135,6 +135,8 @@ def test_confusion_pairs_and_mistakes(tmp_path: Path) -> None:
     found = summary(tmp_path)
     assert found.confusion == [[2, 2, 0], [0, 2, 1], [1, 0, 2]]
     assert found.confusion_on == "the test part"
+    assert found.balanced_accuracy == pytest.approx((2 / 4 + 2 / 3 + 2 / 3) / 3)
+    assert found.macro_f1 == pytest.approx((4 / 7 + 4 / 7 + 4 / 6) / 3)
     assert [(p.truth, p.predicted, p.n) for p in found.confused_pairs] == [
         ("cat", "dog", 2),
         ("dog", "fox", 1),

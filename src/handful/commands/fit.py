@@ -43,6 +43,8 @@ class FitArguments:
     """pixels that pictures are stored at (default: by the pictures)"""
     feature_backend: str = "auto"
     """auto, torch, onnxruntime or openvino"""
+    init: str = "random"
+    """what a network learns from all pictures without a label before its training: jigsaw, simclr or patch"""
     compile: bool = False
     """use torch.compile for networks that train"""
     save_every: int = 50
@@ -85,7 +87,8 @@ def fit(words: Sequence[str]) -> int:
         compile=given.compile,
         save_every=given.save_every,
         method=_given(words, "method", given.method) if recipe != "auto" else {},
-        training=_given(words, "training", given.training),
+        training=({"init": given.init} if given.init != "random" else {})
+        | _given(words, "training", given.training),
     )
     if given.dry_run:
         planned = api.dry_run(given.data, options, out=given.out)

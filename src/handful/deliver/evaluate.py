@@ -16,7 +16,13 @@ import numpy as np
 from handful.data.manifest import LABELLED, TEST, VALIDATION, Manifest
 from handful.deliver.predict import classify
 from handful.export import load_model
-from handful.statistics import accuracy, balanced_accuracy, expected_calibration_error, reliability_bins
+from handful.statistics import (
+    accuracy,
+    balanced_accuracy,
+    expected_calibration_error,
+    macro_f1,
+    reliability_bins,
+)
 from handful.types import UsageError
 
 PARTS = {TEST: "the test part", VALIDATION: "the validation part", LABELLED: "the labelled pictures"}
@@ -106,7 +112,7 @@ def figures(truth: np.ndarray, p: np.ndarray, classes: tuple[str, ...]) -> dict[
         "accuracy": estimate.value,
         "interval": estimate.interval,
         "balanced_accuracy": balanced_accuracy(truth, guess, k),
-        "macro_f1": float(np.mean([row.f1 for row in rows if row.f1 is not None])),
+        "macro_f1": macro_f1(truth, guess, k),
         "calibration_error": expected_calibration_error(confidence, guess == truth),
         "mean_confidence": float(confidence.mean()),
         "bins": [(b.confidence, b.accuracy, b.n) for b in reliability_bins(confidence, guess == truth)],

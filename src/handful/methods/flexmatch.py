@@ -23,9 +23,12 @@ class FlexMatch(ThreeViews):
 
     Attributes:
         threshold: of a class that is fully learnt; also what makes a picture count as confidently in its class.
+        align: scale predictions so that the classes are as frequent as among the labelled pictures (Berthelot
+            et al. 2020, sec. 3.1).
     """
 
     threshold: float = 0.95
+    align: bool = False
 
     def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
         """The thresholding object, under ``memory``: it remembers a class for each unlabelled picture."""
@@ -36,6 +39,8 @@ class FlexMatch(ThreeViews):
         z_x, z_w, z_s = self.logits(models["student"], batch)
         p = predictions(z_w)
         memory.observe(p, batch["y"])
+        if self.align:
+            p = memory.align(p)
         trust = memory(p, index=batch["u_index"])
 
         supervised = cross_entropy(z_x, batch["y"], smoothing=self.smoothing).mean()

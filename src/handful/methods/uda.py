@@ -27,12 +27,15 @@ class UDA(ThreeViews):
     Attributes:
         threshold: smallest confidence that is used; above 1 nothing is.
         temperature: of the targets; 1 leaves them as they are.
+        align: scale predictions so that the classes are as frequent as among the labelled pictures (Berthelot
+            et al. 2020, sec. 3.1).
         annealing: how eta grows from 1/K to 1: "linear", "log", "exp" (for few labels), or "" for no annealing.
         annealing_steps: steps until eta is 1.
     """
 
     threshold: float = 0.8
     temperature: float = 0.4
+    align: bool = False
     annealing: str = ""
     annealing_steps: int = 300
 
@@ -49,6 +52,8 @@ class UDA(ThreeViews):
         z_x, z_w, z_s = self.logits(models["student"], batch)
         p = predictions(z_w)
         memory.observe(p, batch["y"])
+        if self.align:
+            p = memory.align(p)
         trust = memory(p)
         unlabelled = (trust * cross_entropy(z_s, sharpen(p, self.temperature))).mean()
         return self.total(self.supervised(z_x, batch["y"], step), unlabelled, used=trust)

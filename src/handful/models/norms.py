@@ -1,11 +1,12 @@
-"""Batch norm's running statistics, left alone for a while."""
+"""Batch norm's running statistics: left alone for a while, or found anew."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -21,3 +22,22 @@ def statistics_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+
+
+def find_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace batch norm's running means and variances by plain averages over ``batches``, each [B, C, H, W]: for a
+    network that was trained on pictures unlike those that it will see."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    momenta, was = [norm.momentum for norm in norms], model.training
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average
+    model.train()
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.train(was)

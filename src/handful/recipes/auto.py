@@ -37,6 +37,8 @@ class Trial:
         right: right/wrong [R, n] over the labelled pictures (or [1, n] over the validation part).
         logits, truth: held-out logits [n, K] of the first repeat with the true classes, for the temperature.
         seconds: spent on it.
+        init: the self-supervised start of its networks, "" for none.
+        stage: names its stages in the log and the plan.
     """
 
     name: str
@@ -47,6 +49,16 @@ class Trial:
     truth: Tensor | None = None
     seconds: float = 0.0
     note: str = ""
+    init: str = ""
+    stage: str = ""
+
+    def __post_init__(self) -> None:
+        self.stage = self.stage or self.name
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether it looks at unlabelled pictures."""
+        return self.recipe.uses_unlabelled or bool(self.init)
 
 
 @dataclass
@@ -110,7 +122,8 @@ def choose(
         seconds: for everything, from ``started`` on; networks share what the cheap candidates leave of it.
         validation: pictures to choose by; without, repeated stratified cross-validation on the labelled ones.
         only: (recipe, space): no choice, just this one, measured in the same way; where it learns from unlabelled
-            pictures, so is its labelled-only twin, with the same time or steps.
+            pictures (or starts from them, by ``training["init"]``), so is its labelled-only twin, with the same time or
+            steps.
         among: the candidates; by default those that ``recipes.table`` names for such pictures.
         method, training: overrides for ``only``.
         prior: what is known from other data sets; by default the table that ships with handful.
@@ -126,15 +139,19 @@ def choose(
     can_measure = validation is not None or rarest >= 2
     counts = validation is not None or rarest >= EVIDENCE_FROM
     kind = "photo" if task.photographs else "small"
-    pairs = [only, *twin_of(*only, task)] if only else list(among) or candidates(task)
+    pairs = [only] if only else list(among) or candidates(task)
     trials = {label(*pair): Trial(*pair, find(pair[0])) for pair in pairs}
+    asked = label(*pairs[0])
+    if only:
+        trials[asked].init = started_by(training or {})
+        trials |= twin_of(trials[asked], task)
     usable = {k: t for k, t in trials.items() if len(task.unlabelled) or not t.recipe.uses_unlabelled}
     if only and label(*only) not in usable:
         raise UsageError(
             NO_UNLABELLED, fix="put pictures without labels into unlabeled/, or choose another --recipe"
         )
     costly = [trial for trial in usable.values() if trial.recipe.trains]
-    runs = len(costly) * (n_folds if can_measure else 0) + 1
+    runs = len(costly) * (n_folds if can_measure else 0) + 1 + any(trial.init for trial in costly)
 
     def left() -> float:
         """Seconds that there are still, less a reserve for predictions and the report."""
@@ -156,6 +173,8 @@ def choose(
 
     def options(trial: Trial, given: Callable[[], float] = share) -> dict[str, Any]:
         trains = {"seconds": given() if trial.recipe.trains else 0.0, **(training or {})}
+        if not trial.init:
+            trains.pop("init", None)
         return recipe_options(
             task, trial.name, trial.on, trains, method if trial.name == pairs[0][0] else None
         )
@@ -187,28 +206,38 @@ def choose(
         workshop.tell(_line(trial, key))
 
     final = None if only else verdict()
-    chosen = final.chosen if final else label(*pairs[0])
+    chosen = final.chosen if final else asked
     trial = trials[chosen]
     begin = time.perf_counter()
     workshop.tell(f"training {chosen} on all {len(task.labelled)} labelled pictures")
-    fitted = trial.recipe.run(task, workshop, on=trial.on, **options(trial, last), stage=trial.name)
+    fitted = trial.recipe.run(task, workshop, on=trial.on, **options(trial, last), stage=trial.stage)
     trial.seconds += time.perf_counter() - begin
     outcome = Outcome(fitted, chosen, trials, final, n_folds)
-    if only and len(pairs) > 1 and trial.right is not None:
-        outcome.twin = label(*pairs[1])
+    if only and len(trials) > 1 and trial.right is not None:
+        outcome.twin = next(key for key in trials if key != asked)
         workshop.tell(outcome.help_of_unlabelled())
-    errors = trial.right is not None and not trial.right[0].all()
-    # without an error the likeliest temperature is 0: a dozen right answers would make the model certain of all
-    if errors and trial.logits is not None and trial.truth is not None:
+    if trial.logits is not None and trial.truth is not None:
         outcome.temperature = fit_temperature(trial.logits, trial.truth)
         fitted.classifier.temperature.fill_(outcome.temperature)
     return outcome
 
 
-def twin_of(name: str, on: str, task: Task) -> list[tuple[str, str]]:
-    """The (recipe, space) that does the same with the labelled pictures alone, where there is one."""
-    twin = find(name).labelled_only
-    return [(twin, usual_space(twin, task) if twin == "supervised" else on)] if twin else []
+def started_by(training: Mapping[str, Any]) -> str:
+    """The self-supervised start that training options ask for, "" for none."""
+    init = str(training.get("init", "random"))
+    return "" if init == "random" else init
+
+
+def twin_of(trial: Trial, task: Task) -> dict[str, Trial]:
+    """What does the same with the labelled pictures alone, by its key, where there is such a thing."""
+    name = trial.recipe.labelled_only
+    if name:
+        on = usual_space(name, task) if name == "supervised" else trial.on
+        return {label(name, on): Trial(name, on, find(name))}
+    if trial.init:
+        alone = f"{trial.name}-alone"
+        return {label(alone, trial.on): Trial(trial.name, trial.on, trial.recipe, stage=alone)}
+    return {}
 
 
 def recipe_options(
@@ -241,7 +270,7 @@ def _measure(
         trial.logits, trial.truth = saved["logits"], saved["truth"]
         return
     if validation is not None:
-        fitted = trial.recipe.run(task, workshop, on=trial.on, **options, stage=f"{trial.name}")
+        fitted = trial.recipe.run(task, workshop, on=trial.on, **options, stage=trial.stage)
         trial.logits, trial.truth = fitted.logits(validation.rows), validation.y
         right = (trial.logits.argmax(1) == trial.truth).double().unsqueeze(0)
     else:
@@ -250,7 +279,7 @@ def _measure(
             held_out_logits = torch.zeros(len(task.y), task.n_classes)
             for fold in range(n_folds):
                 held = torch.from_numpy(fold_of == fold)
-                stage = f"{trial.name}/{repeat}.{fold}"
+                stage = f"{trial.stage}/{repeat}.{fold}"
                 fitted = trial.recipe.run(task.without(held), workshop, on=trial.on, **options, stage=stage)
                 held_out_logits[held] = fitted.logits(task.labelled[held])
                 workshop.progress(

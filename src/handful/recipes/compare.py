@@ -35,12 +35,12 @@ from handful.data.split import draw, folds
 from handful.engine.interrupt import requested
 from handful.files import write_atomic
 from handful.randomness import key, permutation
-from handful.recipes.auto import choose, recipe_options
+from handful.recipes.auto import choose, recipe_options, started_by
 from handful.recipes.choice import prior_table
 from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import STEPS, Training, digest
-from handful.statistics import balanced_accuracy, expected_calibration_error
+from handful.statistics import balanced_accuracy, expected_calibration_error, macro_f1
 from handful.types import HandfulError, Interrupted, UsageError
 
 FORMAT = 1  # of a cell's file
@@ -148,7 +148,7 @@ class Contender:
 
     @property
     def uses_unlabelled(self) -> bool:
-        return self.recipe == "auto" or find(self.recipe).uses_unlabelled
+        return self.recipe == "auto" or find(self.recipe).uses_unlabelled or bool(started_by(self.training))
 
     @property
     def fingerprint(self) -> str:
@@ -228,8 +228,11 @@ def line_up(contenders: Sequence[Contender], source: Source) -> list[Contender]:
     for c in list(found.values()):
         on = c.on or spaces_for(some)[0]
         twin = "" if c.recipe == "auto" else find(c.recipe).labelled_only
+        if not twin and started_by(c.training):
+            twin = c.recipe
         for name in filter(None, (*CHEAP_BASELINES, twin)):
-            training = c.training if find(name).trains else {}
+            training = {k: v for k, v in c.training.items() if not k.startswith("init")}
+            training = training if find(name).trains else {}
             here = usual_space(name, some) if name == "supervised" else on  # which looks at pixels alone
             add(Contender(name, here, {}, training, c.seconds))
     order = {name: i for i, name in enumerate([*RECIPES, "auto"])}
@@ -248,6 +251,7 @@ class Cell:
         steps: of training, where a network was trained.
         chosen: what ``auto`` chose (in its last fold).
         failed: why there are no figures; empty where there are.
+        macro_f1: None also in cells of older versions.
     """
 
     contender: str
@@ -263,6 +267,7 @@ class Cell:
     steps: int = 0
     chosen: str = ""
     failed: str = ""
+    macro_f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -322,7 +327,7 @@ def read_cell(folder: Path) -> Cell | None:
         return None
     try:
         content = json.loads(path.read_text())
-        return Cell(**{f.name: content[f.name] for f in fields(Cell)})
+        return Cell(**{f.name: content[f.name] for f in fields(Cell) if f.name in content})
     except (ValueError, KeyError, TypeError):
         return None  # of another version, or damaged: it is measured again
 
@@ -491,6 +496,7 @@ class _Bench:
         right = p.argmax(1) == y
         cell.accuracy = float(right.mean())
         cell.balanced_accuracy = balanced_accuracy(y, p.argmax(1), len(self.source.classes))
+        cell.macro_f1 = macro_f1(y, p.argmax(1), len(self.source.classes))
         cell.calibration_error = expected_calibration_error(p.max(1), right)
         cell.n_scored = len(y)
         cell.seconds = round(time.perf_counter() - begin, 3)

@@ -279,13 +279,12 @@ def fit_heads(logits: Tensor, y: Tensor, n_old: int, temperature_old: float) -> 
     """
     old, new = logits[:, :n_old].double() / temperature_old, logits[:, n_old:].double()
     distance = -new.logsumexp(1)
-    # without an error the likeliest temperature is 0 (see recipes.auto)
-    temperature = fit_temperature(new, y) if bool((new.argmax(1) != y).any()) else 1.0
-    spread = max(float(distance.std(correction=0)), 1e-6)
+    temperature = fit_temperature(new, y)
+    spread = max(float(distance.std(correction=0)), 1e-3)
     lead = old.log_softmax(1).amax(1) - (new / temperature).log_softmax(1).amax(1)
     needed = (distance + spread * lead).sort().values  # the limit that each picture needs
     limit = float(needed[len(needed) - 1 - int(GIVEN_UP * len(needed))])
-    return Heads(temperature, limit + 1e-4 * spread, spread)
+    return Heads(temperature, limit + 1e-3 * spread, spread)
 
 
 def calibrate(fitted: Fitted, temperature_old: float, heads: Heads) -> None:

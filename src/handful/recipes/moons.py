@@ -22,6 +22,7 @@ from handful.engine.evaluate import evaluating
 from handful.engine.fit import fit
 from handful.engine.state import State
 from handful.engine.update import average, update_of
+from handful.methods.self_supervised import SelfSupervised
 from handful.methods.table import METHODS
 from handful.models.ema import EMA
 from handful.models.small import Net
@@ -127,8 +128,10 @@ class PointStream(TrainStream):
 
 
 def entries() -> dict[str, tuple[str, dict[str, Any]]]:
-    """What is compared, by name: each method of the table that needs no stored teacher, and some with other options."""
-    table = {name: (name, OPTIONS.get(name, {})) for name, kind in METHODS.items() if not kind.needs_teacher}
+    """What is compared, by name: each method of the table that needs no stored teacher, and some with other options.
+    The self-supervised ones cut pictures up, and a point has no parts."""
+    fit = {n: k for n, k in METHODS.items() if not k.needs_teacher and not issubclass(k, SelfSupervised)}
+    table = {name: (name, OPTIONS.get(name, {})) for name in fit}
     return table | {name: (method, OPTIONS[method] | changes) for name, (method, changes) in VARIANTS.items()}
 
 

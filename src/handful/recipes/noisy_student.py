@@ -14,7 +14,7 @@ from handful.models.backbones import BACKBONES, create
 from handful.randomness import key
 from handful.recipes.self_training import substage
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import NO_UNLABELLED, Training, small_training, train_network
+from handful.recipes.train import NO_UNLABELLED, Training, small_training, started, train_network
 from handful.types import UsageError
 
 
@@ -108,7 +108,10 @@ def noisy_student(
             training, backbone=network, dropout=method.dropout, drop_path=depth_rate(method, network)
         )
         chosen_task = replace(task, unlabelled=task.unlabelled[chosen])
-        fitted = train_network(chosen_task, workshop, learn, student, stage=name, teacher=p[chosen])
+        fitted = train_network(
+            chosen_task, workshop, learn, student, stage=name, teacher=p[chosen],
+            start=started(task, workshop, student),  # learnt from all pictures, not from the chosen ones alone
+        )  # fmt: skip
         before = p.argmax(1)
     return fitted
 

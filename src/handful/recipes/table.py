@@ -15,11 +15,15 @@ from torch import Tensor
 
 from handful.methods.distillation import Distillation
 from handful.methods.fixmatch import FixMatch
+from handful.methods.jigsaw import Jigsaw
 from handful.methods.label_propagation import LabelPropagation
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
+from handful.methods.patch_contrast import PatchContrast
 from handful.methods.probe import ClassMean, LogisticRegression, Neighbours
 from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
+from handful.methods.self_supervised import SelfSupervised
+from handful.methods.simclr import SimCLR
 from handful.methods.supervised import Supervised
 from handful.recipes.distill import taught_by_own
 from handful.recipes.feature_matching import ON_FEATURES, on_features
@@ -39,6 +43,11 @@ VALUES: dict[Any, tuple[tuple[type, ...], str]] = {  # by annotation: what a val
     "str": ((str,), "a word"),
 }
 TAUGHT: dict[str, Any] = {"threshold": 0.0}  # a teacher's labels are used all
+PRETEXTS: dict[str, tuple[type[SelfSupervised], str]] = {
+    "simclr": (SimCLR, "two views of a picture near, beside the labels"),
+    "jigsaw": (Jigsaw, "tiles put in order, beside the labels"),
+    "patch-contrast": (PatchContrast, "patches of a picture near, beside the labels"),
+}
 UNTAUGHT: dict[str, Any] = {"threshold": 0.9, "ramp_steps": 200}
 ROUNDS = 2  # students of self-training
 
@@ -131,6 +140,21 @@ def scratch(
     return train_network(
         task, workshop, method or Supervised(), training or small_training(task), stage=stage
     )
+
+
+def beside(
+    name: str,
+    task: Task,
+    workshop: Workshop,
+    *,
+    on: str,
+    method: SelfSupervised | None = None,
+    training: Training | None = None,
+    stage: str = "",
+) -> Fitted:
+    """A small network that learns labels and, beside them, a task that the unlabelled pictures set themselves."""
+    method, training = method or PRETEXTS[name][0](), training or small_training(task)
+    return train_network(task, workshop, method, training, stage=stage or name)
 
 
 def self_training(
@@ -250,6 +274,12 @@ RECIPES: dict[str, Recipe] = {
             "supervised",
         )
         for name, kind in KINDS.items()
+    },
+    **{
+        name: Recipe(
+            f"small network, {title}", True, True, partial(beside, name), kind, 3, labelled_only="supervised"
+        )
+        for name, (kind, title) in PRETEXTS.items()
     },
     "mpl": Recipe(
         "small network, Meta Pseudo Labels",

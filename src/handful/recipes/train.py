@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from handful import parallel
 from handful.augment.named import make
-from handful.augment.views import View
+from handful.augment.views import View, to_input
 from handful.data.stream import TrainStream
 from handful.engine import checkpoint, schedule
 from handful.engine.evaluate import predict
@@ -22,13 +22,23 @@ from handful.engine.fit import fit
 from handful.engine.state import Precision, State
 from handful.engine.update import average, freeze_norms, update_of
 from handful.machine import has_fast_bf16
+from handful.methods.jigsaw import Jigsaw
+from handful.methods.patch_contrast import PatchContrast
+from handful.methods.simclr import SimCLR
 from handful.models.backbones import create, family, layer_groups
 from handful.models.classifier import Classifier
 from handful.models.ema import EMA
 from handful.models.heads import CosineHead
-from handful.randomness import key
+from handful.models.norms import find_statistics
+from handful.randomness import key, permutation
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.types import Batch, Update, UsageError
+
+INITS: dict[str, Any] = {
+    "jigsaw": Jigsaw(alone=True),
+    "simclr": SimCLR(alone=True),
+    "patch": PatchContrast(alone=True),
+}  # by --init
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,9 @@ class Training:
             the labelled pictures alone ("supervised"), or "random".
         dropout: on the features, before the head.
         drop_path: stochastic depth: how often the last residual block is left out; earlier ones less, linearly.
+        init: what a fresh network has learnt from all pictures without any label before this training: "jigsaw",
+            "simclr", "patch", or "random" for nothing.
+        init_steps: of that; 0: as many as the training that it is for.
     """
 
     backbone: str = "small-resnet"
@@ -80,25 +93,41 @@ class Training:
     start: str = "propagation"
     dropout: float = 0.0
     drop_path: float = 0.0
+    init: str = "random"
+    init_steps: int = 0
 
     def __post_init__(self) -> None:
         choices = {
             "optimizer": ("sgd", "adamw"),
             "head": ("linear", "cosine"),
             "start": ("propagation", "supervised", "random"),
+            "init": ("random", *INITS),
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"there is no {name} '{getattr(self, name)}'", fix=" or ".join(known))
-        for name, least in {"batch": 1, "steps": 0, "max_steps": 0, "ratio": 0, "unfreeze_every": 0}.items():
+        for name, least in {
+            "batch": 1,
+            "steps": 0,
+            "max_steps": 0,
+            "ratio": 0,
+            "unfreeze_every": 0,
+            "init_steps": 0,
+        }.items():
             if getattr(self, name) < least:
                 raise UsageError(f"--training.{name.replace('_', '-')} must be at least {least}")
         for name in ("dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"--training.{name.replace('_', '-')} must lie in [0, 1)")
+        if self.init != "random" and self.pretrained:
+            raise UsageError(
+                f"--init {self.init} is for networks from scratch, and this one starts from published weights",
+                fix="leave --init out, or choose a recipe that trains a small network",
+            )
 
 
 MIN_STEPS = 20
+STATISTICS = 1024  # whole pictures from which batch norm's statistics are found after a self-supervised start
 STEPS, FOLD_STEPS = "steps of ", "steps in a fold of "  # names in a run's plan
 SMALL = Training(backbone="small-resnet", max_steps=300)
 NO_UNLABELLED = "this recipe learns from unlabelled pictures, and there are none"
@@ -127,7 +156,8 @@ def train_network(
 
     Args:
         stage: names the stage in the log, the plan and the run's folder.
-        start: puts initial weights into the fresh network (a solved head, another stage's result).
+        start: puts initial weights into the fresh network (a solved head, another stage's result); without,
+            ``training.init`` decides on them.
         origin: a fingerprint of those weights, where the other arguments do not decide them: with another one,
             the stage is another.
         teacher: probabilities [m, K] for ``task.unlabelled``; they reach the method as ``target``.
@@ -160,8 +190,10 @@ def train_network(
     if training.head == "cosine":
         network.head = CosineHead(network.dim, task.n_classes)  # type: ignore[arg-type]
         config["head"] = network.head.config()
-    if start and not done:
-        start(network)
+    if not done:
+        start = start or started(task, workshop, training)
+        if start:
+            start(network)
     return _finished(task, workshop, method, training, network, config, stage, folder, tables, roles or {})
 
 
@@ -232,6 +264,48 @@ def _finished(
         return predict(network, task.images, ids, classifier.spec, device=workshop.device)
 
     return Fitted(classifier, logits)
+
+
+def started(task: Task, workshop: Workshop, training: Training) -> Callable[[nn.Module], None] | None:
+    """What puts the weights of ``training.init`` into a fresh network; None where that is "random"."""
+    if training.init == "random":
+        return None
+
+    def start(network: nn.Module) -> None:
+        body: Any = network.body
+        body.load_state_dict(self_supervised(task, workshop, training))
+
+    return start
+
+
+def self_supervised(task: Task, workshop: Workshop, training: Training) -> dict[str, Tensor]:
+    """The body's weights after ``training.init``: a stage on all pictures of the pool, none of them labelled, the same
+    for every fold and for every network of this kind."""
+    method, stage = INITS[training.init], f"init-{training.init}"
+    steps = training.init_steps or training.steps
+    alone = Training(
+        backbone=training.backbone,
+        seconds=0.0 if steps else workshop.planned(f"seconds of {stage}", lambda: training.seconds),
+        steps=steps,
+        max_steps=training.max_steps,
+        batch=training.batch,
+        ratio=max(1, 2 * training.ratio // method.copies),  # about as many passes of the network for each
+        optimizer=training.optimizer,
+        lr=training.lr,
+        weight_decay=training.weight_decay,
+        warmup=training.warmup,
+        ema=training.ema,
+        size=training.size,
+    )
+    nobody = torch.empty(0, dtype=torch.int64)
+    pool = replace(task, labelled=nobody, y=nobody, unlabelled=task.pool(), held_out=nobody, classes=())
+    network: Any = train_network(pool, workshop, method, alone, stage=stage).classifier.backbone
+    some = pool.unlabelled[torch.from_numpy(permutation(len(pool.unlabelled), "statistics"))][:STATISTICS]
+    parts = some.tensor_split(-(-len(some) // 256))
+    shown = (to_input(task.images.take(part), network.spec).to(workshop.device) for part in parts)
+    find_statistics(network, shown)
+    weights: dict[str, Tensor] = network.body.state_dict()
+    return weights
 
 
 def _run(

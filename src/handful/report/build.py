@@ -26,7 +26,9 @@ from handful.report.record import Audit, ConfusedPair, Extra, Problem, Summary, 
 from handful.report.record import OwnCurve as CurveOnPage
 from handful.statistics import (
     accuracy,
+    balanced_accuracy,
     expected_calibration_error,
+    macro_f1,
     paired_difference,
     reliability_bins,
     wilson,
@@ -196,7 +198,7 @@ def _tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
     for key, trial in outcome.trials.items():
         row = Tried(
             name=_title(trial),
-            uses_unlabelled=trial.recipe.uses_unlabelled,
+            uses_unlabelled=trial.uses_unlabelled,
             seconds=trial.seconds or None,
             chosen=key == outcome.chosen,
             baseline=key == reference,
@@ -218,7 +220,8 @@ def _tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
 
 def _title(trial: Trial) -> str:
     """A candidate's name for people."""
-    return f"{trial.recipe.title} ({trial.on})"
+    begun = f", started by {trial.init}" if trial.init else ""
+    return f"{trial.recipe.title} ({trial.on}{begun})"
 
 
 def _same_repeats(a: Trial, b: Trial) -> tuple[np.ndarray, np.ndarray]:
@@ -233,6 +236,8 @@ def _confusion(summary: Summary, task: Task, rows: Tensor, y: Tensor, p: Tensor)
     k = task.n_classes
     matrix = torch.bincount(y * k + guess, minlength=k * k).view(k, k)
     summary.confusion = matrix.tolist()
+    summary.balanced_accuracy = balanced_accuracy(y.numpy(), guess.numpy(), k)
+    summary.macro_f1 = macro_f1(y.numpy(), guess.numpy(), k)
     off = matrix.clone().fill_diagonal_(0)
     for flat in off.flatten().argsort(descending=True, stable=True)[:5].tolist():
         truth, predicted = divmod(flat, k)

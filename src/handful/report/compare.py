@@ -59,6 +59,7 @@ class Row:
     baseline: str
     gain: Estimate | None = None
     saved: LabelsSaved | None = None
+    macro_f1: float = math.nan
 
 
 @dataclass
@@ -155,6 +156,7 @@ def analyse(
                     baseline=best,
                     gain=mean_interval(pairs) if len(pairs) and best != c.name else None,
                     saved=saved[i],
+                    macro_f1=_mean(m.macro_f1 for m in mine if m.macro_f1 is not None),
                 )
             )
     told = _forecast(sizes, tables, {r.contender: r.title for r in rows}, rest.get("classes", 1))
@@ -220,8 +222,8 @@ def to_csv(c: Comparison) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(
         ["recipe", "uses_unlabelled", "labels_per_class", "draws", "accuracy", "low", "high", "sd", "baseline", "gain",
-         "gain_low", "gain_high", "worth_labels", "worth_low", "worth_high", "balanced_accuracy", "calibration_error",
-         "seconds", "peak_memory_mb", "steps", "chosen"]
+         "gain_low", "gain_high", "worth_labels", "worth_low", "worth_high", "balanced_accuracy", "macro_f1",
+         "calibration_error", "seconds", "peak_memory_mb", "steps", "chosen"]
     )  # fmt: skip
     for r in c.rows:
         gain = r.gain or Estimate(math.nan, math.nan, math.nan)
@@ -232,6 +234,7 @@ def to_csv(c: Comparison) -> str:
             *map(_short, gain),
             *map(_short, worth),
             _short(r.balanced_accuracy),
+            _short(r.macro_f1),
             _short(r.calibration_error),
         ]
         table.writerow(

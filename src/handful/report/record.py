@@ -272,6 +272,9 @@ class Summary:
     confusion: list[list[int]] | None = None
     """[K, K] counts: row = true class, column = predicted class, in the order of ``classes``."""
     confusion_on: str = ""
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
+    """Both of what ``confusion`` counts."""
     confused_pairs: list[ConfusedPair] = field(default_factory=list)
     mistakes: list[Thumb] = field(default_factory=list)
     """Wrong ones, the most confident first."""
