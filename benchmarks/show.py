@@ -14,6 +14,7 @@ TITLES = {
     "flowers": "tf_flowers at 1, 4, 16 and 64 labels per class",
     "caltech": "Caltech-101 at 1, 4 and 16 labels per class",
     "cifar_features": "CIFAR-10 at 1, 4, 25, 100 and 400 labels per class",
+    "extend": "Adding classes without the old pictures: Learning without Forgetting, accuracy on old and new classes",
     "finetune": "Fine-tuning taken apart: tf_flowers, 16 labels per class",
     "audit": "Duplicates, suspect labels and the distance between two sets",
     "augment": "Speed of augmentation",
