@@ -16,6 +16,7 @@ TITLES = {
     "cifar_features": "CIFAR-10 at 1, 4, 25, 100 and 400 labels per class",
     "cifar_few": "CIFAR-10 from scratch, 25 labels per class",
     "cifar_many": "CIFAR-10 from scratch, 400 labels per class (CIFAR-10-4K), all labels, and a list of regularisers",
+    "extend": "Adding classes without the old pictures: Learning without Forgetting, accuracy on old and new classes",
     "finetune": "Fine-tuning taken apart: tf_flowers, 16 labels per class",
     "audit": "Duplicates, suspect labels and the distance between two sets",
     "augment": "Speed of augmentation",

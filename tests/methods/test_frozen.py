@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from handful.methods.label_propagation import LabelPropagation, affinity
 from handful.methods.probe import ClassMean, LogisticRegression, Neighbours, solve_logistic
+from handful.models.classifier import Classifier, PixelComponents
+from handful.models.heads import Centre, Chain
 
 
 def digits(n: int = 200) -> tuple[Tensor, Tensor]:
@@ -20,6 +23,23 @@ def digits(n: int = 200) -> tuple[Tensor, Tensor]:
     x, y = load_digits(return_X_y=True)
     x = torch.from_numpy(x[:n]).float()
     return torch.nn.functional.normalize(x - x.mean(0), dim=1), torch.from_numpy(y[:n]).long()
+
+
+@pytest.mark.parametrize("n", [30, 60, 120])
+def test_neighbours_take_memory_for_every_label_and_the_others_for_every_class(n: int) -> None:
+    """4 n D + 8 n bytes for the neighbours, 4 K D and 4 K for the regression, whatever n is."""
+    x, y = digits(n)
+    d = x.shape[1]
+    backbone = PixelComponents(1, 8, d)
+
+    def taken(method: Any) -> int:
+        centred = Centre(d)
+        made = Classifier(backbone, Chain(centred, method.fit(x, y, 10)), backbone.config())
+        return made.learned_bytes - 4 * d  # without the centre, which all have
+
+    assert taken(Neighbours()) == 4 * n * d + 8 * n
+    assert taken(LogisticRegression()) == 4 * 10 * d + 4 * 10
+    assert taken(ClassMean()) == 4 * 10 * d
 
 
 @pytest.mark.parametrize("C", [0.1, 10.0, 1000.0])

@@ -48,6 +48,7 @@ def cells() -> list[Cell]:
                         50,
                         1.0 + seed,
                         2**20 * (seed + 1),
+                        512 * size,
                     )
                 )
     return found
@@ -79,6 +80,14 @@ def test_means_spread_and_interval(comparison: Comparison) -> None:
     half = 4.302653 * sd / math.sqrt(3)  # Student's t with 2 degrees of freedom
     assert found.accuracy.interval == pytest.approx((0.73 - half, 0.73 + half), abs=1e-6)
     assert (found.seconds, found.peak_memory, found.n_labels) == (2.0, 2 * 2**20, 8)
+    assert found.learned_bytes == 2048
+
+
+def test_what_each_recipe_keeps_stands_in_the_table(comparison: Comparison) -> None:
+    page = render(comparison)
+    assert "2.0 kB" in page and "0.5 kB" in page and "grows with each label" in page
+    rows = list(csv.DictReader(io.StringIO(to_csv(comparison))))
+    assert {(row["labels_per_class"], row["learned_kb"]) for row in rows} == {("1", "0.5"), ("4", "2.0")}
 
 
 def test_the_gain_is_paired_and_to_the_best_baseline_of_the_size(comparison: Comparison) -> None:

@@ -88,6 +88,12 @@ class Classifier(nn.Module):
             logits = self.head(features)
         return Output(features, logits / self.temperature)
 
+    @property
+    def learned_bytes(self) -> int:
+        """Memory of what was learned from the labels: of the head on frozen features, or of the whole network."""
+        learned = self.backbone if self.head is None else self.head
+        return sum(x.numel() * x.element_size() for x in learned.state_dict().values())
+
     def config(self) -> dict[str, Any]:
         """What ``build_classifier`` needs besides the weights; JSON can hold it."""
         head: Any = self.head

@@ -267,7 +267,8 @@ class JoinedHead(nn.Module):
     The young head never saw a picture of the old classes, and the old one none of the young classes, so the levels of
     their logits cannot be compared. Which of them is asked is decided by the picture's likeness to those that the young
     head learned from: one softmax over all classes gives sigmoid(likeness) p_young and (1 - sigmoid(likeness)) p_old.
-    Without a ``likeness`` the two count alike. ``temperatures`` [2] change no decision within a head.
+    Without a ``likeness`` the two count alike. No gradient flows through it: it is a measurement, and a steep one.
+    ``temperatures`` [2] change no decision within a head.
     """
 
     temperatures: Tensor
@@ -285,7 +286,7 @@ class JoinedHead(nn.Module):
         old = (self.old(features) / self.temperatures[0]).log_softmax(1)
         young = (self.young(features) / self.temperatures[1]).log_softmax(1)
         if self.likeness is not None:
-            young = young + self.likeness(features).unsqueeze(1)
+            young = young + self.likeness(features.detach()).unsqueeze(1)
         return torch.cat([old, young], dim=1)
 
 

@@ -248,6 +248,7 @@ class Cell:
         calibration_error: expected calibration error of the answers as they are given (``auto`` scales them).
         seconds: feature tables and graphs that earlier cells left are not counted again.
         peak_memory: bytes of the process while the cell ran; None where the system does not say.
+        learned_bytes: of what was learned from the labels (``Classifier.learned_bytes``), in the last fold.
         steps: of training, where a network was trained.
         chosen: what ``auto`` chose (in its last fold).
         failed: why there are no figures; empty where there are.
@@ -264,6 +265,7 @@ class Cell:
     n_scored: int = 0
     seconds: float = 0.0
     peak_memory: int | None = None
+    learned_bytes: int = 0
     steps: int = 0
     chosen: str = ""
     failed: str = ""
@@ -492,6 +494,7 @@ class _Bench:
             logits.append(fitted.logits(rows) / fitted.classifier.temperature.cpu())
             truth.append(self.source.y[rows.numpy()])
             cell.n_labels = len(task.labelled)
+            cell.learned_bytes = fitted.classifier.learned_bytes
         p, y = torch.cat(logits).softmax(1).numpy(), np.concatenate(truth)
         right = p.argmax(1) == y
         cell.accuracy = float(right.mean())

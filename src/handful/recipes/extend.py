@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -72,7 +72,7 @@ def further(old: Old, task: Task) -> Training:
     """How a trained network is trained further: at a small rate, with its norms' statistics frozen, no average."""
     name = str(old.classifier.backbone_config["name"])
     pretrained = name == "lite0" or ":" in name
-    usual = tuning(name) if pretrained else small_training(task, backbone=name, lr=0.005)
+    usual = tuning(name) if pretrained else small_training(task, backbone=name, lr=0.002)
     return replace(usual, pretrained=False, freeze_norms=True, ema=0.0, size=0)
 
 
@@ -279,13 +279,12 @@ def fit_heads(logits: Tensor, y: Tensor, n_old: int, temperature_old: float) -> 
     """
     old, new = logits[:, :n_old].double() / temperature_old, logits[:, n_old:].double()
     distance = -new.logsumexp(1)
-    # without an error the likeliest temperature is 0 (see recipes.auto)
-    temperature = fit_temperature(new, y) if bool((new.argmax(1) != y).any()) else 1.0
-    spread = max(float(distance.std(correction=0)), 1e-6)
+    temperature = fit_temperature(new, y)
+    spread = max(float(distance.std(correction=0)), 1e-3)
     lead = old.log_softmax(1).amax(1) - (new / temperature).log_softmax(1).amax(1)
     needed = (distance + spread * lead).sort().values  # the limit that each picture needs
     limit = float(needed[len(needed) - 1 - int(GIVEN_UP * len(needed))])
-    return Heads(temperature, limit + 1e-4 * spread, spread)
+    return Heads(temperature, limit + 1e-3 * spread, spread)
 
 
 def calibrate(fitted: Fitted, temperature_old: float, heads: Heads) -> None:
@@ -344,6 +343,7 @@ def add_classes(
     training: Training,
     *,
     validation: Validation | None = None,
+    only: Sequence[str] = (),
     seconds: float = 300.0,
     started: float | None = None,
 ) -> Extension:
@@ -353,19 +353,21 @@ def add_classes(
     Args:
         training: where it names no ``steps``, ``seconds`` in all are shared among the trainings.
         validation: new pictures to hold out; without, cross-validation on the labelled ones.
+        only: some of ``ways``; by default all.
         started: when the run began (``time.perf_counter``).
     """
     started = time.perf_counter() if started is None else started
     rarest = int(torch.bincount(task.y, minlength=task.n_classes).min())
     n_folds = 0 if validation or rarest < 2 else min(MOST_FOLDS, rarest)
-    trainings = (len(ways(old)) - 1) * (n_folds + 1)
+    wanted = tuple(only) or ways(old)
+    trainings = sum(way != FIXED for way in wanted) * (n_folds + 1)
     if trainings and not training.steps:
         left = max(0.0, RESERVE * seconds - (time.perf_counter() - started))
         share = workshop.planned("seconds per training run", lambda: parallel.first_says(left / trainings))
         training = replace(training, seconds=share)
     attempts = {}
     truth = validation.y if validation else task.y
-    for way in ways(old):
+    for way in wanted:
         begin = time.perf_counter()
         workshop.tell(f"{TITLES[way]}: {task.n_classes} new classes beside {old.n_classes} old ones")
         fitted = extended(old, task, workshop, way, method, training, stage=way)

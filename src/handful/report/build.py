@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from handful.data.manifest import SPLITS
+from handful.models.classifier import Classifier
+from handful.models.heads import NearestNeighbours
 from handful.recipes.auto import Outcome, Trial, Validation
 from handful.recipes.choice import RULE
 from handful.recipes.curve import OwnCurve
@@ -139,6 +141,7 @@ def summarise(
             },
             "seed": str(seed),
             "seconds in all": f"{seconds:.0f}",
+            "memory of what was learned": _memory(outcome.fitted.classifier, len(task.labelled)),
             "SHA-256 of the weights": digest,
             **versions,
         },
@@ -195,6 +198,16 @@ def summarise(
         _least_sure(summary, task, outcome)
     summary.next_steps = list(words.next_steps) or _next_steps(summary, task, outcome, folder)
     return summary
+
+
+def _memory(classifier: Classifier, labelled: int) -> str:
+    """What the head on frozen features takes, or the whole network; stored examples grow with the labels."""
+    told = f"{classifier.learned_bytes / 1024:,.1f} kB"
+    if classifier.head is None:
+        return f"{told}, the whole network"
+    if any(isinstance(module, NearestNeighbours) for module in classifier.head.modules()):
+        return f"{told}, the features of all {labelled:,} labelled pictures: it grows with each label"
+    return f"{told}, a head on frozen features"
 
 
 def _counts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:

@@ -60,6 +60,7 @@ class Row:
     gain: Estimate | None = None
     saved: LabelsSaved | None = None
     macro_f1: float = math.nan
+    learned_bytes: float = 0.0
 
 
 @dataclass
@@ -151,6 +152,7 @@ def analyse(
                     peak_memory=_mean(m.peak_memory for m in mine if m.peak_memory)
                     if mine[0].peak_memory
                     else None,
+                    learned_bytes=_mean(m.learned_bytes for m in mine),
                     steps=max(m.steps for m in mine),
                     chosen=", ".join(sorted({m.chosen for m in mine if m.chosen})),
                     baseline=best,
@@ -223,7 +225,7 @@ def to_csv(c: Comparison) -> str:
     table.writerow(
         ["recipe", "uses_unlabelled", "labels_per_class", "draws", "accuracy", "low", "high", "sd", "baseline", "gain",
          "gain_low", "gain_high", "worth_labels", "worth_low", "worth_high", "balanced_accuracy", "macro_f1",
-         "calibration_error", "seconds", "peak_memory_mb", "steps", "chosen"]
+         "calibration_error", "seconds", "peak_memory_mb", "learned_kb", "steps", "chosen"]
     )  # fmt: skip
     for r in c.rows:
         gain = r.gain or Estimate(math.nan, math.nan, math.nan)
@@ -238,7 +240,14 @@ def to_csv(c: Comparison) -> str:
             _short(r.calibration_error),
         ]
         table.writerow(
-            [*line, f"{r.seconds:.1f}", _short(_megabytes(r.peak_memory), 0), r.steps or "", r.chosen]
+            [
+                *line,
+                f"{r.seconds:.1f}",
+                _short(_megabytes(r.peak_memory), 0),
+                f"{r.learned_bytes / 1024:.1f}" if r.learned_bytes else "",
+                r.steps or "",
+                r.chosen,
+            ]
         )
     return text.getvalue()
 
@@ -275,6 +284,7 @@ def render(c: Comparison) -> str:
         points_span=points_span,
         duration=duration,
         worth=worth,
+        kilobytes=lambda x: f"{x / 1024:,.1f} kB",
         finite=lambda x: x is not None and math.isfinite(x),
     )
     shown = _shown(c)
