@@ -13,7 +13,7 @@ from handful.models.count import activation_bytes, count, layers
 from handful.models.heads import NearestNeighbours
 
 PUBLISHED = {"alexnet": "alexnet", "vgg-16": "vgg16", "resnet-18": "resnet18", "googlenet": "googlenet",
-             "densenet-121": "densenet121", "efficientnet-b0": "efficientnet_b0", "vit-base": "vit_b_16"}  # fmt: skip
+             "efficientnet-b0": "efficientnet_b0", "vit-base": "vit_b_16"}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "theirs"), PUBLISHED.items())

@@ -43,7 +43,7 @@ from handful.report.model_page import Effective, ModelLook, Row, render
 from handful.report.record import Thumb
 from handful.types import InputSpec, UsageError
 
-BATCH, STEPS = 16, 10  # of the short training after which gradients are measured again
+BATCH, BATCH_OF_PHOTOS, STEPS = 16, 8, 10  # of the short training after which gradients are measured again
 PICTURES_OF_PATHS = 4
 MOST_PATHS = 60  # shortcuts; with more, path lengths are not measured
 PROBED = 600  # labelled pictures, and as many of the test part, that the linear probes see
@@ -203,7 +203,7 @@ def look_at(
     return ModelLook(
         name, weights, spec.size, spec.channels, total, held, activation_bytes(net, (2, *shape)) // 2,
         blocks_of(net, shape, rows, known), rows, sight, start, later, losses,
-        f"{BATCH} pictures of {pictures.name} at {spec.size} px; the second figure after up to {STEPS} steps of SGD",
+        f"{len(x)} pictures of {pictures.name} at {spec.size} px; the second figure after up to {STEPS} steps of SGD",
         found, probes, probed, 1 / len(pictures.classes), thumbs, kind, command, versions(),
     )  # fmt: skip
 
@@ -251,10 +251,10 @@ def sights(net: nn.Module, shape: tuple[int, int, int], known: dict[str, Field])
 
 
 def few_batches(pictures: Pictures, spec: InputSpec, n: int) -> list[tuple[Tensor, Tensor]]:
-    """``n`` batches of ``BATCH`` prepared pictures; in sets of few pictures they come again."""
-    batches = []
+    """``n`` batches of prepared pictures; in sets of few pictures they come again."""
+    batches, size = [], BATCH if spec.size <= 64 else BATCH_OF_PHOTOS
     for step in range(n):
-        chosen = torch.randint(len(pictures.rows), (BATCH,), generator=generator("inspect", step))
+        chosen = torch.randint(len(pictures.rows), (size,), generator=generator("inspect", step))
         x = to_input(pictures.images.take(pictures.rows[chosen]), spec)
         batches.append((x, pictures.y[chosen]))
     return batches
