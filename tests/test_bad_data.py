@@ -258,7 +258,7 @@ def test_a_table_in_the_working_folder_is_no_obstacle(
     (folder / "labels.csv").write_text("\n".join([*lines, "unlabeled/0.png,"]))
     assert cli.run(["fit", "labels.csv", "--recipe", "nearest-mean"]) == 0
     assert "6 labelled, 1 unlabelled" in capsys.readouterr().err
-    assert next((folder / "runs").iterdir()).name.startswith("labels-nearest-mean-")
+    assert next((folder / "runs").iterdir()).name.startswith(f"{folder.name}-nearest-mean-")
 
 
 def test_labels_per_class_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

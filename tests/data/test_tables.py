@@ -59,7 +59,9 @@ def test_a_table(folder: Path, separator: str, start: str, end: str) -> None:
     assert rows(m) == EXPECTED
     assert m.classes == ("rose", "tulip")
     assert m.domains is not None and m.domains.tolist() == ["phone", "phone", "web", "web", "web", "web"]
-    assert (m.root, m.name) == (folder, "labels")
+    assert (m.root, m.name) == (folder, folder.name), "labels.csv says nothing of what is in it"
+    (folder / "labels.csv").rename(folder / "garden.csv")
+    assert read_data(folder / "garden.csv").name == "garden"
     kept = m.keep(m.splits == TEST)
     assert kept.domains is not None and kept.domains.tolist() == ["web"]
 

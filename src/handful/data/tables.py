@@ -17,6 +17,9 @@ from handful.data.sources import checked, split_of
 from handful.types import UsageError
 
 COLUMNS = ("path", "label", "split", "domain")
+ANY_TABLE = frozenset(
+    ["labels", "label", "table", "data", "index", "train", "images", "annotations", "metadata"]
+)
 SHOWN = 3  # wrong rows that a message names
 
 
@@ -90,8 +93,15 @@ def read_table(path: Path) -> Manifest:
         labels=labels,
         splits=np.array(found),
         fingerprint=fingerprint(path.parent, paths, notes),
-        name=printable(path.stem),
+        name=_name(path),
         domains=np.array(domains) if "domain" in where else None,
+    )
+
+
+def _name(path: Path) -> str:
+    """Of the data, for titles: the table's, or its folder's where the table's says nothing."""
+    return (
+        printable(path.resolve().parent.name if path.stem.lower() in ANY_TABLE else path.stem) or "pictures"
     )
 
 
