@@ -1,6 +1,6 @@
 """Self-supervised starts on Fashion-MNIST: does a network that has seen no label know more than a fresh one?
 
-The pool is all 60,000 pictures. A small residual net (28 px, 0.9 million weights) learns a jigsaw, SimCLR or patch
+The pool is all 60,000 pictures. A small residual net (28 px, 1 million weights) learns a jigsaw, SimCLR or patch
 contrast for 300 steps (of 96 to 192 passes of a picture or its parts), three label draws. Then, at 4 and 25 labels per
 class:
 
