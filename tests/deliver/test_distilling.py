@@ -94,7 +94,7 @@ def test_the_student_is_a_run_like_any_other(
     assert "Teacher and student" in page and "labels-alone@conv-4" in page and "distilled network" in page
 
 
-def test_costs_are_those_of_the_files(student: Path, run: Path, onnx_file: Path) -> None:
+def test_costs_are_those_of_the_files(student: Path, run: Path) -> None:
     teacher, distilled, alone = read_figures(student / "distill.json").rows
     assert distilled.cost.bytes == (student / "model.safetensors").stat().st_size
     assert teacher.cost.bytes == (run / "model.safetensors").stat().st_size
@@ -106,7 +106,7 @@ def test_costs_are_those_of_the_files(student: Path, run: Path, onnx_file: Path)
     assert distilled.cost.flops == expected
     assert distilled.cost.torch_ms and distilled.cost.onnx_ms and distilled.cost.onnx_bytes
     assert distilled.cost.difference is not None and distilled.cost.difference < 1e-4
-    assert teacher.cost.onnx_bytes == onnx_file.stat().st_size
+    assert teacher.cost.onnx_bytes and teacher.cost.difference is None, "only what is exported is compared"
 
 
 def test_the_same_call_again_returns_the_finished_run_and_another_is_refused(
@@ -131,7 +131,7 @@ def test_a_student_teaches_in_turn_from_stored_onnx_and_run_together(
     measured: dict[str, Any] = {}
     monkeypatch.setattr(
         "handful.deliver.distilling.costs",
-        lambda networks, files, tell: (
+        lambda networks, files, check, tell: (
             measured.update(networks=networks, files=files) or {name: Cost(1, 2, 3) for name in networks}
         ),
     )

@@ -1,12 +1,13 @@
 """What a classifier costs where it is used: bytes, parameters, arithmetic, and time for one picture.
 
-Times are of one thread and one picture, from the decoded pixels to the probabilities. The calls that are compared take
-turns, so that what else the machine does meets all of them alike.
+Times are of one thread and one picture, from the network's input to the probabilities: what comes before is the same
+for all. The calls that are compared take turns, so that what else the machine does meets all of them alike.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from handful.augment.views import to_input
-from handful.deliver.onnx import NEEDS, parity, to_onnx
+from handful.deliver.onnx import NEEDS, graph, parity, to_onnx
 from handful.deliver.teachers import Teacher, open_session, read_teacher
 from handful.export import Saved, size_on_disk
 from handful.models.count import count
-from handful.types import HandfulError
+from handful.types import HandfulError, InputSpec
 
 ROUNDS, WARM = 31, 3
 Call = Callable[[], Any]
@@ -35,8 +37,9 @@ class Cost:
     Attributes:
         bytes: of the weights' file.
         torch_ms, onnx_ms: medians for one picture in PyTorch and in ONNX Runtime.
-        onnx_bytes: of the ONNX file.
-        difference: largest difference of a probability between the ONNX file and PyTorch.
+        onnx_bytes: of the network as an ONNX file.
+        difference: largest difference of a probability between the ONNX file of ``handful export`` and PyTorch, where
+            it was looked for.
     """
 
     bytes: int | None = None
@@ -48,35 +51,54 @@ class Cost:
     difference: float | None = None
 
 
+class Probabilities(nn.Module):
+    """A classifier from its input [B, C, S, S] to probabilities [B, K]."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        probabilities: Tensor = self.classifier(x).logits.softmax(1)
+        return probabilities
+
+
 def costs(
     networks: Mapping[str, Saved],
     files: Mapping[str, Teacher],
     *,
+    check: str = "",
     tell: Callable[[str], None] = lambda line: None,
     rounds: int = ROUNDS,
 ) -> dict[str, Cost]:
-    """The costs of networks, and of teachers that are ONNX files, by name."""
+    """The costs of networks, and of teachers that are ONNX files, by name.
+
+    Args:
+        check: the network whose ONNX file, with all that ``handful export`` puts into it, is compared with PyTorch.
+    """
     torch_calls: dict[str, Call] = {}
     onnx_calls: dict[str, Call] = {}
     found: dict[str, dict[str, Any]] = {}
+    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        tell(f"no times in ONNX Runtime: {', '.join(missing)} is not installed (pip install 'handful[fast]')")
     for name, original in networks.items():
         saved = replace(original, classifier=copy.deepcopy(original.classifier).cpu().eval())
-        spec = saved.classifier.spec
-        counted = count(saved.classifier, (spec.channels, spec.size, spec.size))
+        network, x = Probabilities(saved.classifier).eval(), an_input(saved.classifier.spec)
+        counted = count(saved.classifier, tuple(x.shape[1:]))
         found[name] = {
             "bytes": size_on_disk(saved.classifier), "parameters": counted.parameters, "flops": counted.flops,
         }  # fmt: skip
-        torch_calls[name] = in_torch(saved)
-        try:
-            content = to_onnx(saved)
-            found[name] |= {"onnx_bytes": len(content), "difference": parity(saved, content)}
-            onnx_calls[name] = in_onnx(name, content, saved)
-        except ModuleNotFoundError:
-            tell(
-                f"{', '.join(NEEDS)} are not all installed: the ONNX columns stay empty (pip install 'handful[fast]')"
-            )
-        except HandfulError as error:
-            tell(f"{name} is not measured in ONNX Runtime: {error.reason}")
+        if not missing:
+            try:
+                content = graph(network, x, "x").SerializeToString()
+                found[name]["onnx_bytes"] = len(content)
+                onnx_calls[name] = in_onnx(name, content, x)
+                if name == check:
+                    found[name]["difference"] = parity(saved, to_onnx(saved))
+            except HandfulError as error:
+                tell(f"{name} is not measured in ONNX Runtime: {error.reason}")
+        torch_calls[name] = in_torch(network, x)
     for name, teacher in files.items():
         assert teacher.file is not None
         found[name] = {"onnx_bytes": teacher.file.stat().st_size, "bytes": teacher.file.stat().st_size}
@@ -87,38 +109,37 @@ def costs(
     return {name: Cost(**figures) for name, figures in found.items()}
 
 
-def a_picture(channels: int, side: int) -> torch.Tensor:
-    """uint8 [1, C, S, S], always the same."""
-    return torch.from_numpy(
-        np.random.RandomState(0).randint(0, 256, (1, channels, side, side)).astype(np.uint8)
-    )
+def an_input(spec: InputSpec) -> Tensor:
+    """What a network sees of one made-up picture, always the same: [1, C, S, S]."""
+    pixels = np.random.RandomState(0).randint(0, 256, (1, spec.channels, spec.size, spec.size))
+    return to_input(torch.from_numpy(pixels.astype(np.uint8)), spec)
 
 
-def in_torch(saved: Saved) -> Call:
-    """A call that classifies one stored picture."""
-    x, spec = a_picture(saved.store["channels"], saved.store["side"]), saved.classifier.spec
-    classifier = saved.classifier.to(memory_format=torch.channels_last)
+def in_torch(network: nn.Module, x: Tensor) -> Call:
+    """A call that classifies one picture."""
+    network = network.to(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last)
 
     def call() -> Any:
         with torch.inference_mode():
-            inputs = to_input(x, spec).contiguous(memory_format=torch.channels_last)
-            return classifier(inputs).logits.softmax(1)
+            return network(x)
 
     return call
 
 
-def in_onnx(name: str, content: bytes, saved: Saved) -> Call:
+def in_onnx(name: str, content: bytes, x: Tensor) -> Call:
     """The same in ONNX Runtime."""
-    x = a_picture(saved.store["channels"], saved.store["side"]).numpy()
-    session = open_session(name, content, threads=1)
-    return lambda: session.run(None, {"images": x})
+    session, array = open_session(name, content, threads=1), x.numpy()
+    return lambda: session.run(None, {"x": array})
 
 
 def of_file(teacher: Teacher) -> Call:
-    """One picture through a teacher's ONNX file."""
+    """One decoded picture through a teacher's ONNX file, which may hold more than the network."""
     again = read_teacher(teacher.file or "", teacher.onnx, threads=1).answer
     assert again is not None
-    answer, x = again, a_picture(3, teacher.side or 224)
+    side = teacher.side or 224
+    pixels = np.random.RandomState(0).randint(0, 256, (1, 3, side, side)).astype(np.uint8)
+    answer, x = again, torch.from_numpy(pixels)
     return lambda: answer(x)
 
 

@@ -131,9 +131,11 @@ def as_section(figures: Figures) -> Extra:
     about += [f"Agrees: with the teacher, on {figures.agreed_on}."] if figures.agreed_on else []
     differences = [row.cost.difference for row in figures.rows if row.cost.difference is not None]
     if differences:
-        about.append(f"ONNX files differ from PyTorch by at most {max(differences):.1e} in a probability.")
+        about.append(
+            f"The student's ONNX file differs from PyTorch by {max(differences):.1e} in a probability."
+        )
     note = (
-        "MB: of the file of weights. Times: medians for one picture on one thread, from the decoded pixels to the "
+        "MB: of the file of weights. Times: medians for one picture on one thread, from the network's input to the "
         "probabilities, in PyTorch and in ONNX Runtime; the networks took turns. A multiply-add counts as two FLOPs. "
         "The same network on the labels alone had as many steps and the same augmentation."
     )

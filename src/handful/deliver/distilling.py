@@ -430,7 +430,7 @@ def _measured(
     networks = {teacher.name: teacher.saved for teacher in known if teacher.saved is not None}
     networks[outcome.chosen] = Saved(outcome.fitted.classifier, parts.task.classes, store, "")
     files = {t.name: replace(t, side=t.side or images.side) for t in known if t.onnx is not None}
-    cost = costs(networks, files, tell=told.tell)
+    cost = costs(networks, files, check=outcome.chosen, tell=told.tell)
     students = {outcome.chosen: outcome.fitted} | ({outcome.twin: twin} if twin else {})
 
     def guesses(rows: Tensor) -> dict[str, Tensor]:

@@ -162,14 +162,26 @@ def to_onnx(saved: Saved) -> bytes:
     channels, side = saved.store["channels"], saved.store["side"]
     example = torch.zeros(2, channels, side + 3, side + 5, dtype=torch.uint8)
     axes = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    model = graph(Deployed(saved).eval(), example, "images", axes)
+    for name, value in metadata(saved).items():
+        model.metadata_props.add(key=name, value=value)
+    return bytes(model.SerializeToString())
+
+
+def graph(module: nn.Module, example: Tensor, name: str, axes: dict[int, Any] | None = None) -> Any:
+    """A module from one tensor called ``name`` to ``probabilities`` as an ONNX model; ``axes`` are left open.
+
+    Raises:
+        HandfulError: it cannot be exported.
+    """
     loud = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporter, about its own insides
             program: Any = torch.onnx.export(
-                Deployed(saved).eval(), (example,), dynamo=True, verbose=False, opset_version=OPSET,
-                input_names=["images"], output_names=["probabilities"], dynamic_shapes=(axes,),
+                module, (example,), dynamo=True, verbose=False, opset_version=OPSET,
+                input_names=[name], output_names=["probabilities"], dynamic_shapes=(axes,) if axes else None,
             )  # fmt: skip
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -177,10 +189,7 @@ def to_onnx(saved: Saved) -> bytes:
         raise HandfulError(f"this network cannot be exported to ONNX ({first})", fix=fix) from error
     finally:
         logging.getLogger("torch.onnx").setLevel(loud)
-    model = program.model_proto
-    for name, value in metadata(saved).items():
-        model.metadata_props.add(key=name, value=value)
-    return bytes(model.SerializeToString())
+    return program.model_proto
 
 
 def metadata(saved: Saved) -> dict[str, str]:
