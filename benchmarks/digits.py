@@ -15,6 +15,7 @@ RECIPES = (
     "propagation@pixels",
     "pseudo-label@pixels:training.steps=200",
     "fixmatch@pixels:training.steps=300",
+    "vat@pixels:training.steps=300",
     "auto",
 )
 

@@ -18,6 +18,7 @@ from benchmarks.datasets import DATASETS
 from handful.recipes.table import RECIPES, candidates, label
 
 SMALL = ("digits", "usps", "mnist", "fashion_mnist", "cifar10")
+COLOUR = ("cifar10",)
 PHOTO = ("tf_flowers", "caltech101", "office-amazon", "office-caltech", "office-webcam")
 LABELS = (1, 4, 16, 64)
 DRAWS, DRAWS_OF_NETWORKS = 3, 1
@@ -82,7 +83,7 @@ def write(grid: Grid) -> None:
         found.setdefault((name, int(n)), {}).setdefault(candidate, []).append(figures["accuracy"])
     rows = []
     for (name, n), by_candidate in sorted(found.items()):
-        kind = "photo" if name in PHOTO else "small"
+        kind = "photo" if name in PHOTO else "small colour" if name in COLOUR else "small"
         accuracy = {c: round(spread(v)["mean"] / 100, 4) for c, v in sorted(by_candidate.items())}
         rows.append({"data": name, "kind": kind, "labels": n, "accuracy": accuracy})
     record("prior", rows, seeds=f"label draws 100 to {99 + DRAWS}")

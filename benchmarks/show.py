@@ -15,6 +15,8 @@ TITLES = {
     "caltech": "Caltech-101 at 1, 4 and 16 labels per class",
     "cifar_features": "CIFAR-10 at 1, 4, 25, 100 and 400 labels per class",
     "extend": "Adding classes without the old pictures: Learning without Forgetting, accuracy on old and new classes",
+    "cifar_few": "CIFAR-10 from scratch, 25 labels per class",
+    "cifar_many": "CIFAR-10 from scratch, 400 labels per class (CIFAR-10-4K), all labels, and a list of regularisers",
     "finetune": "Fine-tuning taken apart: tf_flowers, 16 labels per class",
     "audit": "Duplicates, suspect labels and the distance between two sets",
     "augment": "Speed of augmentation",
@@ -23,7 +25,7 @@ TITLES = {
     "screening": "Screening of unlabelled pictures",
     "self_supervised": "Self-supervised starts on Fashion-MNIST: linear probe and fine-tuning against random weights",
     "imbalance": "Long-tailed labels (20 to 1) on Fashion-MNIST: with and without distribution alignment",
-    "distill": "Distillation: Fashion-MNIST, 1,000 labels, a teacher nine times as large",
+    "distill": "Distillation: CIFAR-10, 1,000 labels, a teacher thirty times as large",
     "distill_flowers": "Distillation: tf_flowers, a fine-tuned EfficientNet-Lite0 teaches a small network",
     "moons": "Two moons, every semi-supervised method",
     "moons_mpl": "Two moons: can the result of Meta Pseudo Labels be had?",
@@ -39,6 +41,8 @@ TITLES = {
     "reject": "None of these: what the threshold catches",
     "precision": "bfloat16 against float32 training",
     "memory": "Memory against the number of pictures",
+    "backbones": "Backbones: cost, receptive field, speed",
+    "degradation": "Degradation: training error of plain and residual nets of 20 and 56 layers",
     "prior": "The prior of the automatic choice",
 }
 OWN = {"rows", "command", "date", "machine", "versions"}

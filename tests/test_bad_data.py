@@ -244,7 +244,8 @@ def test_the_runs_folder_may_not_lie_among_the_pictures(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.run(["fit", str(folder), "--recipe", "knn", "--out", str(folder / "run")]) == 2
-    assert "which is only read" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "which is only read" in told and f"--out ../{folder.name}/run" in told
     assert cli.run(["compare", str(folder), "--out", str(folder / "run")]) == 2
     assert not (folder / "run").exists()
 

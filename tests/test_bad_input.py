@@ -238,6 +238,19 @@ def test_wrong_words_name_the_right_ones(
     assert told in out.err + out.out
 
 
+def test_a_folder_without_pictures_to_predict(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "readme.txt").write_text("no picture")
+    assert code_of(["predict", str(run), str(tmp_path)]) == 2
+    assert f"{tmp_path}: holds no pictures" in capsys.readouterr().err
+
+
+def test_method_options_without_a_recipe_say_so(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of(["fit", str(pictures), "--method.threshold", "0.9"]) == 2
+    assert "give --recipe NAME too" in capsys.readouterr().err
+
+
 # Options, at random
 
 

@@ -116,6 +116,9 @@ def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]
         (["--recipe", "supervised", "--training.optimizer", "sdg"], "sgd or adamw"),
         (["--recipe", "supervised", "--training.steps", "many"], "many"),
         (["--training.steps", "1"], "--recipe NAME"),
+        (["--init", "jigsaw"], "--recipe NAME"),
+        (["--recipe", "supervised", "--init", "jgsaw"], "jigsaw or simclr or patch"),
+        (["--recipe", "logistic", "--init", "simclr"], "trains no network"),
         (["--recipe", "logistic", "--training.steps", "1"], "trains no network"),
         (["--time", "soon"], "90s, 5m or 1h"),
         (["--time", "0s"], "90s, 5m or 1h"),
@@ -271,6 +274,8 @@ def test_given_options_reach_the_run_and_the_recipes_own_ones_stay(
         assert cli.run([*line, *extra]) == 0
     assert [dict(options.method) for options in asked] == [{}, {"smoothing": 0.1}, {"threshold": 0.8}]
     assert [dict(options.training) for options in asked] == [{}, {}, {"batch": 32}]
+    assert cli.run([*line, "--init", "patch", "--training.init-steps", "7"]) == 0
+    assert asked.pop().training == {"init": "patch", "init_steps": 7}
     assert fitting._method(asked[1]) == PseudoLabel(threshold=0.0, smoothing=0.1)
     assert fitting._method(asked[2]) == PseudoLabel(threshold=0.8)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -74,6 +75,27 @@ def test_the_page_of_a_folder(digits: Path, tmp_path: Path, capsys: pytest.Captu
         r["reason"].split(" ")[-1] for r in rows
     }
     assert before == {p: hashlib.sha256(p.read_bytes()).digest() for p in digits.rglob("*") if p.is_file()}
+
+
+def test_json_alone_stands_on_the_output(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken").mkdir()
+    for part in ("0", "1"):
+        (tmp_path / "broken" / part).mkdir()
+        for file in sorted((digits / part).iterdir()):
+            (tmp_path / "broken" / part / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "broken" / "0" / "empty.png").write_bytes(b"")
+    words = ["inspect", str(tmp_path / "broken"), "--out", str(tmp_path / "look"), "--json"]
+    assert cli.run(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    with open(tmp_path / "look" / "issues.csv", newline="") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == [issue["file"] for issue in found["issues"]]
+    assert "0/empty.png" in [issue["file"] for issue in found["issues"] if issue["kind"] == "unreadable"]
+    assert found["told_apart"] is None
+    assert cli.run([*words, "--against", str(digits)]) in (0, 2)  # 2: too few pictures to compare
+    told = capsys.readouterr()
+    assert "too few to compare" in told.err or json.loads(told.out)["told_apart"]["interval"]
 
 
 def test_means_are_the_means(digits: Path, tmp_path: Path) -> None:

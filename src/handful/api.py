@@ -22,6 +22,7 @@ from handful.deliver.fitting import dry_run, fit
 from handful.deliver.ground import Teller, cache_folder, census, downloads, slug, tasks
 from handful.deliver.inspection import Inspected, read_any
 from handful.deliver.inspection import inspect as look_at
+from handful.deliver.model_inspection import ModelInspected, inspect_model
 from handful.deliver.plan import Planned
 from handful.deliver.predict import predict
 from handful.deliver.preflight import check_outside
@@ -30,9 +31,9 @@ from handful.engine.interrupt import listening
 
 __all__ = [
     "AugmentOptions", "Augmented", "CompareOptions", "Compared", "DistillOptions", "Distilled", "Evaluation",
-    "Exported", "ExtendOptions", "Extended", "FitOptions", "Inspected", "Planned", "Run", "Teller", "augment",
-    "cache_folder", "compare", "demo", "distill", "dry_run", "evaluate", "export", "extend", "fit", "inspect", "moons",
-    "moons_methods", "predict", "write_digits",
+    "Exported", "ExtendOptions", "Extended", "FitOptions", "Inspected", "ModelInspected", "Planned", "Run",
+    "Teller", "augment", "cache_folder", "compare", "demo", "distill", "dry_run", "evaluate", "export", "extend",
+    "fit", "inspect", "inspect_model", "moons", "moons_methods", "predict", "write_digits",
 ]  # fmt: skip
 
 

@@ -23,6 +23,7 @@ class Output(NamedTuple):
 
     features: Tensor  # [B, D]
     logits: Tensor  # [B, K]
+    auxiliary: tuple[Tensor, ...] = ()  # logits [B, K] of auxiliary heads (GoogLeNet), in training only
 
 
 class Loss(NamedTuple):

@@ -100,6 +100,7 @@ def test_suspects_become_issues_least_likely_first(folder: Path) -> None:
     )
     assert [issue.file for issue in found] == [manifest.paths[2], manifest.paths[1]]
     assert f"say '{manifest.classes[1]}'" in found[0].reason and "2 % of right labels" in found[0].reason
+    assert "(90 % against 0.1 %;" in found[0].reason and "(70 % against 10 %;" in found[1].reason
 
 
 def test_order_keeps_what_came_first_within_a_kind() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from rich.console import Console
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
@@ -19,6 +22,7 @@ from sklearn.metrics import (
 
 from handful import api, cli
 from handful.api import FitOptions, fit, write_digits
+from handful.commands.evaluate import show
 from handful.deliver.evaluate import figures
 from handful.deliver.reject import threshold
 from handful.deliver.results import predictions
@@ -115,6 +119,30 @@ def test_the_command_prints_figures_and_json(
     assert cli.run(["evaluate", str(run.folder), str(tmp_path / "digits"), "--quiet"]) == 1
     told_now = capsys.readouterr()
     assert float(told_now.out) == round(100 * found["accuracy"], 1) and "zz.png" in told_now.err
+
+
+def test_an_archive_of_arrays_gives_the_figures_of_its_files(
+    run: api.Run, pictures: Path, tmp_path: Path
+) -> None:
+    files = sorted((pictures / "test").rglob("*.png"))
+    x = np.stack([np.asarray(Image.open(file)) for file in files])
+    y = np.array([int(file.parent.name) for file in files])
+    np.savez(tmp_path / "more.npz", x=x, y=y)
+    found = api.evaluate(run.folder, tmp_path / "more.npz")
+    assert found.n == len(files) and found.accuracy == run.accuracy
+
+
+def test_long_class_names_are_whole_in_a_pipe_and_a_narrow_terminal_gets_the_mistakes(
+    run: api.Run, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = replace(
+        api.evaluate(run.folder, pictures), classes=[f"a class with a long name {i}" for i in range(3)]
+    )
+    for width, matrix in ((500, True), (60, False)):
+        show(found, Console(width=width, highlight=False))
+        told = capsys.readouterr().out
+        assert ("is \\ called" in told) is matrix and ("most frequent mistakes" in told) is not matrix
+        assert "…" not in told
 
 
 def test_the_threshold_gives_up_no_more_right_answers_than_it_says() -> None:

@@ -18,6 +18,7 @@ from handful.methods.freematch import FreeMatch
 from handful.methods.mean_teacher import MeanTeacher
 from handful.methods.mixmatch import MixMatch
 from handful.methods.pi_model import PiModel
+from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.softmatch import SoftMatch
 from handful.methods.uda import UDA
 from handful.methods.vat import VAT
@@ -211,6 +212,26 @@ def test_adamatch() -> None:
     assert 0 < trust.sum() < N_U
     each = F.cross_entropy(z_s, p.argmax(1), reduction="none")
     check(loss_of(AdaMatch(), student, given), supervised + (trust * each).mean(), student)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_pseudo_labels(stored: bool) -> None:
+    """Of a stored teacher, or of the network itself on the same view; half of the weight after half of the ramp."""
+    student, given = network(), batch()
+    supervised, _, z_s = parts(student, given)
+    p = z_s.softmax(1).detach()
+    if stored:
+        given["target"] = p = p.flip(0)
+    trust = (p.amax(1) >= 0.6).double()
+    assert 0 < trust.sum() < N_U
+    expected = (
+        supervised + 0.5 * 2 * (trust * F.cross_entropy(z_s, p.argmax(1), reduction="none")).sum() / N_U
+    )
+    check(
+        loss_of(PseudoLabel(threshold=0.6, weight=2, ramp_steps=10), student, given, step=4),
+        expected,
+        student,
+    )
 
 
 def test_pi_model() -> None:

@@ -110,9 +110,9 @@ def test_settings_that_make_no_sense(changes: dict[str, Any], words: str) -> Non
 def test_several_teachers_answer_with_the_mean_of_their_probabilities() -> None:
     z = [rows(4, K, seed) for seed in (5, 6, 7)]
     teachers = Teachers([lambda x, v=v: Output(v + 1, v.log_softmax(1)) for v in z])
-    features, log_p = teachers(torch.zeros(4, 1, 2, 2))
-    torch.testing.assert_close(log_p.exp(), torch.stack([v.softmax(1) for v in z]).mean(0))
-    assert torch.equal(features, z[0] + 1)
+    said = teachers(torch.zeros(4, 1, 2, 2))
+    torch.testing.assert_close(said.logits.exp(), torch.stack([v.softmax(1) for v in z]).mean(0))
+    assert torch.equal(said.features, z[0] + 1)
     one = Teachers([lambda x: Output(z[0], z[0].log_softmax(1))])
     assert torch.equal(one(torch.zeros(4, 1, 2, 2)).logits, z[0].log_softmax(1))
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from handful.models import backbones
-from handful.models.backbones import BACKBONES, create, family, layer_groups, licence
+from handful.models.backbones import OURS, create, family, layer_groups, licence
 from handful.types import HandfulError, UsageError
 
 LIBRARY = ["timm:resnet18", "timm:vit_tiny_patch16_224", "timm:legacy_seresnet18", "torchvision:googlenet",
@@ -39,7 +39,7 @@ def test_fresh_classifier_on_packaged_features() -> None:
     torch.testing.assert_close(a.head.weight, b.head.weight, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", [*BACKBONES, *LIBRARY])
+@pytest.mark.parametrize("name", [*OURS, "lite0", *LIBRARY])
 def test_seed_groups_and_shapes(name: str) -> None:
     before = torch.get_rng_state()
     net = create(name, n_classes=3, seed=1)

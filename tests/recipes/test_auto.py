@@ -117,6 +117,24 @@ def test_a_held_out_label_cannot_be_seen(cheap: Any, bench: Callable[..., Worksh
         assert sorted(r for _, rows in repeat for r in rows.tolist()) == sorted(task.labelled.tolist())
 
 
+@pytest.mark.parametrize(("left", "repeats"), [(1e9, 5), (0.0, 1)])
+def test_the_time_that_is_left_limits_the_repeats_but_not_the_first(
+    left: float, repeats: int, bench: Callable[..., Workshop]
+) -> None:
+    """A resumed run obeys what was planned, whatever time it has."""
+    task, _, _ = digits()
+    trial = auto.Trial("logistic", "pixels", find("logistic"))
+    first = bench()
+    auto._measure(trial, "it", task, first, None, 4, 5, {}, lambda: left)
+    assert trial.right is not None and trial.right.shape == (repeats, 12)
+    assert first.plan == {"repeats of it": repeats}
+    again = auto.Trial("logistic", "pixels", find("logistic"))
+    auto._measure(again, "it", task, bench(plan={"repeats of it": 3}), None, 4, 5, {}, lambda: left)
+    assert (
+        again.right is not None and (again.right[:repeats] == trial.right[:3]).all() and len(again.right) == 3
+    )
+
+
 def test_a_single_label_in_a_class_leaves_nothing_to_measure_on(
     cheap: Any, bench: Callable[..., Workshop]
 ) -> None:
@@ -278,7 +296,7 @@ def test_the_time_is_shared_out_over_folds_and_the_last_training(
     given: list[float] = []
 
     def spy(trial: Any, key: str, *arguments: Any) -> None:
-        options = arguments[-1]
+        options = arguments[-2]
         if "training" in options:
             given.append(options["training"].seconds)
         trial.right = np.ones((1, 12))

@@ -125,6 +125,19 @@ def test_nearest_is_meant_in_log(labels: int, ratio: float) -> None:
     assert TABLE.difference("a", "b", "photo", labels, 1.0).mean == pytest.approx(1 - math.exp(-mean))
 
 
+def test_photographs_speak_for_small_pictures_in_colour_and_gray_ones_do_not() -> None:
+    """At 4 labels: thumbs as they are, log(.8 / .6), beside flowers and pets; digits' log(.1 / .7) is left out."""
+    table = PriorTable({**TABLE.rows, ("thumbs", "small colour", 4): {"a": 0.4, "b": 0.2}})
+    logs = [math.log(0.36 / 0.30), math.log(0.50 / 0.40), math.log(0.8 / 0.6)]
+    mean = sum(logs) / 3
+    assert table.difference("a", "b", "small colour", 4, 1.0).mean == pytest.approx(1 - math.exp(-mean))
+    without = table.without(["thumbs"])
+    assert without.difference("a", "b", "small colour", 4, 1.0) == without.difference(
+        "a", "b", "photo", 4, 1.0
+    )
+    assert table.difference("a", "b", "photo", 4, 1.0) == TABLE.difference("a", "b", "photo", 4, 1.0)
+
+
 def test_one_data_set_alone_has_the_spread_of_ignorance() -> None:
     only = TABLE.without(["pets"])
     spread = math.hypot(LONE_SPREAD, DOUBT)
@@ -159,7 +172,7 @@ def test_leaving_out_data_sets_leaves_the_others() -> None:
 
 def test_the_shipped_table_can_be_read() -> None:
     for (data, kind, labels), row in prior_table().rows.items():
-        assert data and kind in ("photo", "small") and labels >= 1
+        assert data and kind in ("photo", "small colour", "small") and labels >= 1
         assert all(0 <= value <= 1 for value in row.values())
 
 

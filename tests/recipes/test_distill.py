@@ -100,6 +100,8 @@ def test_what_a_teacher_cannot_give(task: Task, teacher: Fitted, bench: Callable
         distilled(task, bench(), stored, Distillation(patient=True), TRAINING, stage="s")
     with pytest.raises(UsageError, match="no features to imitate"):
         distilled(task, bench(), stored, Distillation(feature_weight=1.0), TRAINING, stage="s")
+    with pytest.raises(UsageError, match="ratio of 0"):
+        distilled(task, bench(), known, Distillation(), replace(TRAINING, ratio=0), stage="s")
     with pytest.raises(ValueError, match="not asked about"):
         known.places(UNSEEN)
 

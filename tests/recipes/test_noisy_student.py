@@ -16,6 +16,8 @@ from torch import Tensor
 import handful.recipes.train as train
 from handful.engine.evaluate import predict
 from handful.engine.state import State
+from handful.recipes.auto import choose
+from handful.recipes.choice import PriorTable
 from handful.recipes.noisy_student import NoisyStudent, noisy_student, select
 from handful.recipes.table import RECIPES
 from handful.recipes.task import Workshop
@@ -138,6 +140,30 @@ def test_each_round_labels_with_the_last_network_un_noised(workshop: Workshop, c
     assert first.drop.p == 0 and second.drop.p == 0.5  # type: ignore[union-attr]
     rates = [m.rate for m in second.modules() if type(m).__name__ == "DropPath"]
     assert rates == [0.1, 0.2]
+
+
+def test_the_chain_is_kept_for_the_report_also_over_a_restart(
+    workshop: Workshop, caught: list[State]
+) -> None:
+    fitted = run(workshop, rounds=2)
+    rows = small_task().labelled
+    assert [name for name, _ in fitted.before] == ["teacher", "student 1"] and fitted.name == "student 2"
+    for (_, logits), state in zip(fitted.before, caught):
+        network: Any = state.models["student"]
+        assert torch.equal(logits(rows), predict(network, small_task().images, rows, network.spec))
+    training = {"steps": 3, "batch": 6, "ratio": 1, "backbone": "lenet"}
+    first, again = (
+        choose(
+            small_task(), workshop, only=("noisy-student", "pixels"), training=training, prior=PriorTable()
+        )
+        for _ in range(2)
+    )
+    trial, read = first.trials[first.chosen], again.trials[first.chosen]
+    assert list(trial.rounds) == ["teacher", "student 1", "student 2"] == list(read.rounds)
+    assert trial.logits is not None and torch.equal(trial.rounds["student 2"], trial.logits)
+    assert all(torch.equal(trial.rounds[name], read.rounds[name]) for name in trial.rounds)
+    assert not torch.equal(trial.rounds["teacher"], trial.rounds["student 1"])
+    assert first.trials[first.twin].rounds == {}
 
 
 def test_students_by_name_the_last_one_stays(workshop: Workshop, caught: list[State]) -> None:

@@ -17,9 +17,11 @@ from handful.models.classifier import Classifier
 from handful.models.small import Linear
 from handful.recipes.auto import Outcome, Trial, Validation
 from handful.recipes.choice import RULE, Belief, Verdict
+from handful.recipes.pseudo_audit import PseudoLabels
 from handful.recipes.table import find
 from handful.recipes.task import Fitted, Task
 from handful.report.build import GALLERY, summarise
+from handful.report.page import render
 from handful.report.page import write as write_page
 from handful.report.record import Recorder, Summary
 
@@ -203,6 +205,31 @@ def test_too_few_held_out_pictures_give_no_reliability(tmp_path: Path) -> None:
     trial = found.trials[found.chosen]
     trial.logits, trial.truth = trial.logits[:29], trial.truth[:29]
     assert summary(tmp_path, found).reliability is None
+
+
+def test_rounds_of_a_chain_on_held_out_pictures(tmp_path: Path) -> None:
+    found = outcome()
+    trial = found.trials[found.chosen]
+    guess = Y.clone()
+    guess[:9] = (Y[:9] + 1) % 3  # the teacher: 27 of 36 right, and sure of the last 30
+    sure = torch.where(torch.arange(N_LABELLED) < 6, 0.4, 0.8)
+    better = Y.clone()
+    better[:3] = (Y[:3] + 1) % 3
+    trial.rounds = {"teacher": peaked(guess, sure), "student 1": peaked(better, torch.full((36,), 0.9))}
+    pseudo = PseudoLabels(torch.full((N_UNLABELLED, 3), 1 / 3), 0.5, None, None, "")
+    made = summary(tmp_path, found, pseudo=pseudo)
+    teacher, student = made.rounds
+    assert (teacher["name"], teacher["n"], teacher["sure"], teacher["gain"]) == ("teacher", 36, 30, None)
+    assert teacher["right"] == pytest.approx(27 / 36) and teacher["interval"] == pytest.approx(
+        by_hand(27, 36)
+    )
+    assert teacher["sure_right"] == pytest.approx(27 / 30)
+    assert student["right"] == pytest.approx(33 / 36) and student["gain"] is not None
+    assert student["gain"][0] == pytest.approx(6 / 36) and student["gain"][1] > 0
+    assert Summary.from_json(made.to_json()).rounds == made.rounds
+    page = render(made)
+    assert "Round by round" in page and "30 of 36" in page and "ships" in page
+    assert "Round by round" not in render(summary(tmp_path))
 
 
 def test_without_a_test_part_the_cross_validation_speaks(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_the_page_shows_the_later_sections_and_escapes_them() -> None:
     page = render(s)
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
     assert "40 more labels ≈ +4.0 points" in text and "−1.0 to +8.0" in text
-    assert "31 copy" in text and "The first 1 are shown" in text
+    assert "31 copies" in text and "The first 1 are shown" in text
     assert "&lt;b&gt;.png" in page and "<b>.png" not in page and "is a copy of &lt;i&gt;" in page
     assert "<code>handful predict &lt;RUN&gt;</code>" in page
     assert (

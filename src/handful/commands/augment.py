@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ class AugmentArguments:
     """pixels that pictures are stored at, and copies written at (default: by the pictures)"""
     seed: int = 0
     """of every random draw"""
+    json: bool = False
+    """print the result as JSON"""
+    quiet: bool = False
+    """no news, and no progress bar"""
 
 
 def augment(words: Sequence[str]) -> int:
@@ -55,7 +60,7 @@ def augment(words: Sequence[str]) -> int:
     wanted = None
     if given.search:
         wanted = SearchOptions(given.recipe, base=given.base, seconds=seconds(given.time), steps=given.steps)
-    with ConsoleTeller() as teller:
+    with ConsoleTeller(quiet=given.quiet or given.json) as teller:
         done = api.augment(
             given.data,
             api.AugmentOptions(
@@ -65,6 +70,11 @@ def augment(words: Sequence[str]) -> int:
             apply=given.apply,
             teller=teller,
         )
+    if given.json:
+        policy = str(done.policy) if done.policy else None
+        about = {"view": done.view, "folder": str(done.folder), "policy": policy, "written": done.written}
+        print(json.dumps(about, ensure_ascii=False))
+        return 0
     print(f"policy:   {done.view}")
     print(f"gallery:  {done.folder / 'gallery.html'}")
     if done.policy:

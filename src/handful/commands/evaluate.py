@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
@@ -18,7 +19,10 @@ from handful import api
 from handful.commands.console import ConsoleTeller
 from handful.deliver.evaluate import Evaluation
 
-MOST_CLASSES = 20  # a confusion matrix of more is told as its most frequent mistakes
+MOST_CLASSES = (
+    20  # a confusion matrix of more, or one that does not fit, is told as its most frequent mistakes
+)
+WIDE = 500  # columns of a file or a pipe
 
 
 @dataclass
@@ -46,7 +50,7 @@ def evaluate(words: Sequence[str]) -> int:
     elif given.quiet:
         print(f"{100 * found.accuracy:.1f}")
     else:
-        show(found, Console(highlight=False))
+        show(found, Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=WIDE))
     for file, reason in found.unreadable:
         print(f"error: {file}: {reason}", file=sys.stderr)
     return 1 if found.unreadable else 0
@@ -65,10 +69,12 @@ def show(e: Evaluation, console: Console) -> None:
         f"mean confidence     {100 * e.mean_confidence:5.1f} %",
     ]
     if n:
-        lines.append(f"'none of these'     {n:,} answers, of which {right:,} would have been right")
+        lines.append(
+            f"'none of these'     {n:,} {'answer' if n == 1 else 'answers'}, of which {right:,} would have been right"
+        )
     console.print("\n".join(lines), markup=False, soft_wrap=True)
     table = Table("class", box=None, pad_edge=False)
-    for name in ("pictures", "called", "recall", "precision", "F1"):
+    for name in ("pictures", "called", "recall %", "precision %", "F1 %"):
         table.add_column(name, justify="right")
     for row in e.per_class:
         shares = ("–" if x is None else f"{100 * x:.1f}" for x in (row.recall, row.precision, row.f1))
@@ -76,7 +82,7 @@ def show(e: Evaluation, console: Console) -> None:
     console.print()
     console.print(table, markup=False)
     console.print()
-    if len(e.classes) <= MOST_CLASSES:
+    if len(e.classes) <= MOST_CLASSES and _width(e.classes) <= console.width:
         matrix = Table("is \\ called", box=None, pad_edge=False)
         for name in e.classes:
             matrix.add_column(name, justify="right")
@@ -95,3 +101,9 @@ def show(e: Evaluation, console: Console) -> None:
         console.print("\n".join(["most frequent mistakes:", *told]), markup=False, soft_wrap=True)
     if e.caution:
         console.print(f"\n{e.caution}", markup=False, soft_wrap=True)
+
+
+def _width(classes: Sequence[str]) -> int:
+    """Columns of the terminal that the confusion matrix takes."""
+    first = max(len("is \\ called"), *map(cell_len, classes))
+    return first + sum(max(cell_len(name), 4) + 2 for name in classes)

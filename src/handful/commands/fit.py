@@ -18,6 +18,7 @@ from handful.commands.console import ConsoleTeller, closing, seconds
 from handful.recipes.table import RECIPES, find
 from handful.recipes.train import SMALL, Training
 from handful.recipes.transfer import tuning
+from handful.types import UsageError
 
 
 @dataclass
@@ -66,6 +67,10 @@ def fit(words: Sequence[str]) -> int:
             print(f"{name:<18} {row.title}{' (uses unlabelled pictures)' if row.uses_unlabelled else ''}")
         return 0
     extra: list[Any] = []
+    if recipe == "auto" and any(word.startswith("--method.") for word in words):
+        raise UsageError(
+            "method options belong to a recipe", fix="give --recipe NAME too; --recipe list names them"
+        )
     if recipe != "auto":
         row = find(recipe)
         usual = tuning("lite0") if recipe.startswith("fine-tune") else SMALL if row.trains else Training()

@@ -74,12 +74,17 @@ def suspect_labels(manifest: Manifest, rows: np.ndarray, y: np.ndarray, found: S
     for i in who[np.argsort(found.p[who, y[who]], kind="stable")]:
         given, other = manifest.classes[y[i]], manifest.classes[int(found.p[i].argmax())]
         reason = (
-            f"labelled '{given}', and the other labelled pictures say '{other}' ({100 * found.p[i].max():.0f} % "
-            f"against {100 * found.p[i, y[i]]:.1g} %; {100 * found.rate:.1g} % of right labels look as wrong)"
+            f"is labelled '{given}', and the other labelled pictures say '{other}' ({_percent(found.p[i].max())} "
+            f"against {_percent(found.p[i, y[i]])}; {_percent(found.rate)} of right labels look as wrong)"
         )
         file = printable(manifest.paths[rows[i]])
         issues.append(Issue(file, reason, "look at it, and mend the label if it is wrong", "suspect"))
     return issues
+
+
+def _percent(share: float) -> str:
+    """0.57 to "57 %"; below one in a hundred with one digit that counts."""
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1g} %"
 
 
 def save_issues(issues: Sequence[Issue], path: Path) -> None:

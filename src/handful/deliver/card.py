@@ -150,8 +150,9 @@ def weights_licence(backbone: Mapping[str, Any]) -> str:
     if not terms:
         return "The weights were learned from your pictures alone: no other terms apply to them."
     return (
-        f"The network `{name}` may start from published weights. Their licence: {terms}. Keep that notice when you "
-        "pass the model on. What was learned on top comes from your pictures."
+        f"The network `{name}` starts from published weights, unless the command above says --training.no-pretrained. "
+        f"Their licence: {terms}. Keep that notice when you pass the model on. What was learned on top comes from your "
+        "pictures."
     )
 
 

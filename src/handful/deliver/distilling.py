@@ -60,7 +60,8 @@ HELD_BACK, MOST_HELD = (
     0.1,
     500,
 )  # of the unlabelled pictures, where there is no other that the student has not seen
-LEARNT = "The teacher learned from labelled pictures of this data, so that cross-validation would flatter it"
+LEARNT = "the teacher learned from the labelled pictures, so that cross-validation would flatter its student"
+UNLABELLED_ALL = "no picture has a label to compare with"
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ def distill(
             progress=lambda d, t: told.progress("reading pictures", d, t),
         )  # fmt: skip
         issues = audit(manifest, images, unreadable, lambda d, t: told.progress("looking for copies", d, t))
+        if options.label_free:  # the class names are the teacher's affair
+            issues = [issue for issue in issues if issue.kind != "name"]
         tell_issues(book.folder, issues, issues, told.tell)
         parts = Parts.of(images, manifest, options)
         told.tell(census(manifest, images))
@@ -180,7 +183,8 @@ def distill(
         told.tell("writing model, predictions and report")
         write_results(
             book, outcome, parts.task, manifest, parts.validation, parts.test, issues, slug(manifest.name),
-            tested=_tested(figures, outcome.twin, parts), words=_words(figures, known, options, book.folder),
+            tested=_tested(figures, outcome.twin, parts),
+            words=_words(figures, known, options, len(parts.task.labelled) > 0, book.folder),
         )  # fmt: skip
         return Distilled(book.result(), figures)
 
@@ -284,8 +288,8 @@ class Parts:
     """Which pictures are learned from, and which are looked at afterwards.
 
     Attributes:
-        test: with a known class; ``unseen``: those that agreement is measured on, of which nobody learned.
-        held_back: whether ``unseen`` was taken from the unlabelled pictures.
+        test: test pictures with a known class.
+        unseen: those that agreement is measured on: the student does not learn from them. In words: ``unseen_words``.
     """
 
     task: Task
@@ -466,7 +470,9 @@ def _tested(figures: Figures, twin: str, parts: Parts) -> dict[str, float]:
     return {row.name: row.accuracy for row in figures.rows if row.name == twin and row.accuracy is not None}
 
 
-def _words(figures: Figures, known: Sequence[Teacher], options: DistillOptions, out: Path) -> Words:
+def _words(
+    figures: Figures, known: Sequence[Teacher], options: DistillOptions, labelled: bool, out: Path
+) -> Words:
     """What the report says in this verb's own way."""
     names = " and ".join(Path(teacher.name).name for teacher in known)
     m = options.method
@@ -476,7 +482,7 @@ def _words(figures: Figures, known: Sequence[Teacher], options: DistillOptions, 
     return Words(
         rule=f"No choice was made: {options.student} was taught by {names}, at temperature {m.temperature:g} with "
         f"weights of {weights}{', from the very crops that it saw itself' if m.patient else ''}.",
-        unmeasured=f"{LEARNT}. Put labelled pictures into test/<class>/",
+        unmeasured=(LEARNT if labelled else UNLABELLED_ALL) + ". Put labelled pictures into test/<class>/",
         verdict=sentence(figures, options.student, names),
         next_steps=[
             f"One file to deploy: `handful export {where}`.",

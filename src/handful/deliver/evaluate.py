@@ -151,9 +151,11 @@ def evaluate(
             file=manifest.root,
             fix=f"{hint}It knows: {', '.join(saved.classes[:20])}{' …' if len(saved.classes) > 20 else ''}",
         )
-    files = [manifest.root / manifest.paths[row] for row in rows]
-    found = classify(saved, files, batch=batch, progress=progress)
-    if not found.files:
+    pictures = [manifest.picture(int(row)) for row in rows]
+    paths = [manifest.paths[row] for row in rows]
+    names = paths if manifest.pictures is not None else [str(manifest.root / path) for path in paths]
+    found = classify(saved, pictures, names, batch=batch, progress=progress)
+    if not found.names:
         file, reason = found.bad[0]
         raise UsageError(f"cannot be read, like all others ({reason})", file=file, fix="check the files")
     truth = np.array([number[named[i]] for i in found.rows], dtype=np.int64)

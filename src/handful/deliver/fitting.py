@@ -121,9 +121,9 @@ def fit(
             screening = screened(task, workshop, outcome)
             strange = screening.issues(task) if screening else []
             issues = in_order([*issues, *strange])
-            tell_issues(book.folder, issues, strange, teller.tell)
+            tell_issues(book.folder, issues, [], teller.tell)
         for issue in screening.overall(task.classes) if screening else ():
-            teller.tell(f"{issue.file}: {issue.reason}; {issue.suggestion}")
+            teller.tell(f"{issue.file}: {issue.reason}; {issue.suggestion} ({book.folder / 'issues.csv'})")
         if curve:
             teller.tell(curve.advice())
         book.seconds = time.perf_counter() - begin
@@ -142,7 +142,7 @@ def _open_book(
 ) -> tuple[RunBook, str]:
     """The run's book and the data's name. The first process makes the folder and decodes; the others wait until both
     are there."""
-    name, identity, folder = _place(manifest, data, options, out)
+    identity, folder = _place(manifest, data, options, out)
     if not parallel.is_first():
         parallel.barrier()
     book = RunBook(
@@ -153,7 +153,7 @@ def _open_book(
         command=printable(command),
         changes=differences(manifest, folder / "splits.csv"),
     )
-    return book, name
+    return book, printable(manifest.name)
 
 
 def _workshop(book: RunBook, options: FitOptions, teller: Teller, recorder: Recorder | None) -> Workshop:
@@ -184,23 +184,22 @@ def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | N
     manifest = read_data(
         data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
     )
-    _, identity, folder = _place(manifest, data, options, out)
+    identity, folder = _place(manifest, data, options, out)
     return planned(manifest, options, folder, identity)
 
 
-def _place(
-    manifest: Manifest, data: Any, options: FitOptions, out: str | Path | None
-) -> tuple[str, str, Path]:
-    """Name of the data, identity of the run, and its folder.
+def _place(manifest: Manifest, data: Any, options: FitOptions, out: str | Path | None) -> tuple[str, Path]:
+    """Identity of the run, and its folder.
 
     Raises:
         UsageError: it would lie among the pictures.
     """
-    name = slug(manifest.name)
     identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
-    folder = Path(out) if out else Path("runs") / f"{name}-{slug(options.recipe)}-{identity[:8]}"
+    folder = (
+        Path(out) if out else Path("runs") / f"{slug(manifest.name)}-{slug(options.recipe)}-{identity[:8]}"
+    )
     check_outside(folder, data)
-    return name, identity, folder
+    return identity, folder
 
 
 def _method(options: FitOptions) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 import torch
@@ -69,5 +70,6 @@ def downloads() -> Path:
 
 
 def slug(text: str) -> str:
-    """A name as part of a path: small letters, numbers and hyphens."""
+    """A name as part of a path: small letters, numbers and hyphens; accents are taken off."""
+    text = unicodedata.normalize("NFKD", text.replace("ß", "ss")).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower() or "pictures"

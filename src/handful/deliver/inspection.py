@@ -19,7 +19,7 @@ from handful.data import gap as gaps
 from handful.data.audit import audit, in_order, save_issues, suspect_labels
 from handful.data.gap import Gap, Measures
 from handful.data.images import Images, from_array, header, open_store
-from handful.data.manifest import LABELLED, Issue, Manifest, read_pile
+from handful.data.manifest import LABELLED, UNLABELLED, Issue, Manifest, read_pile
 from handful.data.sources import read_data
 from handful.data.suspects import suspects
 from handful.files import write_atomic
@@ -122,8 +122,8 @@ def _doubted(manifest: Manifest, images: Images, workshop: Workshop) -> list[Iss
     judged = labelled[sample(len(labelled), JUDGED, "judged")]
     whole = Task(images, _tensor(judged), _tensor(manifest.labels[judged]), _tensor([]), manifest.classes)
     others = np.empty(0, np.int64)
-    if not whole.photographs:  # the components of plain pixels come from all pictures, and cost little
-        rest = np.setdiff1d(np.arange(len(images)), judged)
+    if not whole.photographs:  # as in a run, the components of plain pixels come from all that is learnt from
+        rest = np.setdiff1d(np.flatnonzero(np.isin(manifest.splits, (LABELLED, UNLABELLED))), judged)
         others = rest[sample(len(rest), MEASURED, "others")]
     rows = np.concatenate([judged, others])
     some = from_array(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,41 +26,51 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of files.
+    """What a model says of pictures.
 
     Attributes:
-        files: those that could be read, in the order given.
-        rows: where they stand among the files that were asked about.
+        names: of those that could be read, in the order given.
+        rows: where they stand among the pictures that were asked about.
         p: calibrated probabilities [n, K].
-        bad: (file, reason) of the others.
+        bad: (name, reason) of the others.
     """
 
-    files: tuple[Path, ...]
+    names: tuple[str, ...]
     rows: tuple[int, ...]
     p: Tensor
     bad: tuple[tuple[str, str], ...]
 
 
 def classify(
-    saved: Saved, files: Sequence[Path], *, batch: int = 64, progress: Progress | None = None
+    saved: Saved,
+    pictures: Sequence[Any],
+    names: Sequence[str] | None = None,
+    *,
+    batch: int = 64,
+    progress: Progress | None = None,
 ) -> Answers:
-    """Probabilities of picture files, decoded as the training pictures were."""
+    """Probabilities of pictures (whatever ``data.images.decode`` takes), decoded as the training pictures were.
+
+    Args:
+        names: for messages; by default the pictures' own, which are files then.
+    """
+    names = list(map(str, pictures)) if names is None else names
     rows: list[int] = []
     bad: list[tuple[str, str]] = []
     parts = [torch.empty(0, len(saved.classes))]
-    for first in range(0, len(files), batch):
+    for first in range(0, len(pictures), batch):
         arrays = []
-        for row, file in enumerate(files[first : first + batch], first):
+        for row in range(first, min(first + batch, len(pictures))):
             try:
-                arrays.append(decode(file, saved.store["channels"], saved.store["side"]))
+                arrays.append(decode(pictures[row], saved.store["channels"], saved.store["side"]))
                 rows.append(row)
             except ValueError as error:
-                bad.append((str(file), str(error)))
+                bad.append((names[row], str(error)))
         if arrays:
             parts.append(probabilities(saved, torch.from_numpy(np.stack(arrays))))
         if progress:
-            progress(min(first + batch, len(files)), len(files))
-    return Answers(tuple(files[row] for row in rows), tuple(rows), torch.cat(parts), tuple(bad))
+            progress(min(first + batch, len(pictures)), len(pictures))
+    return Answers(tuple(names[row] for row in rows), tuple(rows), torch.cat(parts), tuple(bad))
 
 
 def probabilities(saved: Saved, x: Tensor, *, batch: int = 64) -> Tensor:
@@ -73,12 +84,17 @@ def picture_files(pictures: Sequence[str | Path]) -> list[Path]:
     """Files, and those in folders.
 
     Raises:
-        UsageError: one is not there, or there are none.
+        UsageError: one is not there, a folder holds none, or none are given.
     """
     files: list[Path] = []
     for item in map(Path, pictures):
         if item.is_dir():
-            files += [item / name for name in pictures_below(item)]
+            below = pictures_below(item)
+            if not below:
+                raise UsageError(
+                    "holds no pictures", file=item, fix="give pictures, or a folder that holds some"
+                )
+            files += [item / name for name in below]
         elif item.exists():
             files.append(item)
         else:
@@ -107,5 +123,5 @@ def predict(
     saved = load_model(run)
     found = classify(saved, picture_files(pictures), batch=batch, progress=progress)
     best, label = (x.tolist() for x in found.p.max(1)) if len(found.p) else ([], [])
-    good = [(str(file), saved.answer(k, p), p) for file, k, p in zip(found.files, label, best)]
+    good = [(name, saved.answer(k, p), p) for name, k, p in zip(found.names, label, best)]
     return good, list(found.bad)

@@ -44,5 +44,5 @@ def check_outside(folder: Path, data: Any) -> None:
         and Path(data).is_dir()
         and folder.resolve().is_relative_to(Path(data).resolve())
     ):
-        fix = "choose another folder with --out"
+        fix = f"choose another folder with --out, such as --out ../{'/'.join(folder.parts[-2:])}"
         raise UsageError("lies in the folder of pictures, which is only read", file=folder, fix=fix)

@@ -355,7 +355,7 @@ def in_order(answer: Answer, have: Sequence[str], want: Sequence[str]) -> Answer
     """The same answers with their classes in another order."""
 
     def answer_in_order(pixels: Tensor) -> Output:
-        features, log_p = answer(pixels)
-        return Output(features, reordered(log_p, have, want))
+        out = answer(pixels)
+        return Output(out.features, reordered(out.logits, have, want))
 
     return answer if tuple(have) == tuple(want) else answer_in_order

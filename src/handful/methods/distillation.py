@@ -111,9 +111,9 @@ class Distillation:
 
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
         shown = [batch[name] for name in self.views]
-        features, logits = models["student"](torch.cat(shown))
-        z = dict(zip(self.views, logits.split([len(part) for part in shown]), strict=True))
-        total, terms = logits.new_zeros(()), {}
+        out = models["student"](torch.cat(shown))
+        z = dict(zip(self.views, out.logits.split([len(part) for part in shown]), strict=True))
+        total, terms = out.logits.new_zeros(()), {}
         if self.hard_weight:
             hard = cross_entropy(z["x"], batch["y"]).mean()
             total, terms["hard"] = total + self.hard_weight * hard, hard.detach()
@@ -123,7 +123,7 @@ class Distillation:
             total, terms["soft"] = total + self.soft_weight * soft, soft.detach()
             terms["agreement"] = (z["u"].argmax(1) == v.argmax(1)).double().mean()
             if self.feature_weight:
-                projected = models["projection"](features[-len(v) :])
+                projected = models["projection"](out.features[-len(v) :])
                 apart = FEATURE_LOSSES[self.feature_loss](projected, guide).mean()
                 total, terms["features"] = total + self.feature_weight * apart, apart.detach()
         return Loss(total, terms)
@@ -131,6 +131,6 @@ class Distillation:
     def taught(self, models: Models, batch: Batch) -> tuple[Tensor, Tensor]:
         """The teacher's logits [M, K], up to a constant for each picture, and its features [M, D]."""
         if self.patient:
-            features, log_p = models["teacher"](batch["u_pixels"])
-            return log_p, features
+            said = models["teacher"](batch["u_pixels"])
+            return said.logits, said.features
         return batch["target"].clamp_min(1e-30).log(), batch.get("guide", batch["target"][:, :0])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from handful.augment.mix import Mixing
 from handful.losses.classify import cross_entropy
 from handful.types import Batch, Loss, Models
@@ -14,6 +16,9 @@ from handful.types import Batch, Loss, Models
 class Supervised:
     """L = mean_i CE(student(x_i), y_i); where pictures are mixed, x_i and y_i are mixed in the same proportion.
 
+    A network with auxiliary heads (GoogLeNet) adds ``auxiliary_weight`` times the loss of each (Szegedy et al. 2015,
+    section 5); they speak in training only.
+
     Attributes:
         smoothing: label smoothing epsilon (Szegedy et al. 2016, sec. 7).
         view: how the labelled pictures are shown: "plain", "weak", "strong", or as ``augment.named`` has it, such as
@@ -21,6 +26,7 @@ class Supervised:
         mix: "none", "mixup", "cutmix", or "both".
         mix_alpha: of the Beta distribution of the proportions.
         mix_chance: share of the pictures that are mixed.
+        auxiliary_weight: of the loss of each auxiliary head, where the network has any; 0.3 in the paper.
     """
 
     smoothing: float = 0.0
@@ -28,6 +34,7 @@ class Supervised:
     mix: str = "none"
     mix_alpha: float = 1.0
     mix_chance: float = 1.0
+    auxiliary_weight: float = 0.3
 
     uses_unlabelled = False
     needs_teacher = False
@@ -45,6 +52,11 @@ class Supervised:
         return {"x": self.view}
 
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
-        logits = models["student"](batch["x"]).logits
-        loss = cross_entropy(logits, batch["y"], smoothing=self.smoothing).mean()
-        return Loss(loss, {"supervised": loss.detach()})
+        out = models["student"](batch["x"])
+        loss = cross_entropy(out.logits, batch["y"], smoothing=self.smoothing).mean()
+        terms = {"supervised": loss.detach()}
+        if out.auxiliary:
+            each = [cross_entropy(z, batch["y"], smoothing=self.smoothing).mean() for z in out.auxiliary]
+            terms["auxiliary"] = torch.stack(each).sum().detach()
+            loss = loss + self.auxiliary_weight * torch.stack(each).sum()
+        return Loss(loss, terms)

@@ -1,4 +1,5 @@
-"""Every network by name: our small ones, the packaged EfficientNet-Lite0, and all of timm and torchvision.
+"""Every network by name: our small ones, the classics, the packaged EfficientNet-Lite0, and all of timm and
+torchvision.
 
 ``create("small-resnet", n_classes=10)``, ``create("lite0", pretrained=True)``, ``create("timm:resnet18")``,
 ``create("torchvision:vgg11")`` all give a ``Net``: a body, a ``head``, a ``spec`` and a width ``dim``.
@@ -6,7 +7,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pickle import UnpicklingError
@@ -15,18 +15,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from handful.models import small
+from handful.models import cifar, lecture, small
+from handful.models.libraries import from_timm, from_torchvision, nearest, no_stochastic_depth
 from handful.models.small import Net
-from handful.types import HandfulError, InputSpec, Interrupted, UsageError
+from handful.types import HandfulError, UsageError
 
 
 class Backbone(NamedTuple):
     """How to build a network, and what may be done with its weights."""
 
-    build: Callable[..., Net]  # (n_classes, channels, size) or, for lite0, (…, pretrained)
+    build: Callable[..., Net]  # (n_classes, channels, size) or, where there are weights, (…, pretrained)
     size: int  # pixels a side, where the caller names none
-    licence: str  # of the pretrained weights; "" where there are none
+    licence: str = ""  # of the pretrained weights; "" where there are none
     skips: bool = False  # whether it has residual blocks, which stochastic depth can leave out
+    least: int = 8  # pixels a side that it needs
 
 
 def lite0(n_classes: int, channels: int, size: int, pretrained: bool, drop_path: float = 0.0) -> Net:
@@ -41,18 +43,72 @@ def lite0(n_classes: int, channels: int, size: int, pretrained: bool, drop_path:
     return net
 
 
-BACKBONES: dict[str, Backbone] = {
-    "linear": Backbone(small.Linear, 32, ""),
-    "local": Backbone(small.LocallyConnected, 32, ""),
-    "lenet": Backbone(small.LeNet, 28, ""),
-    "conv-4": Backbone(small.Conv4, 84, ""),
-    "conv-4-2x": Backbone(partial(small.Conv4, width=128), 84, ""),
-    "wrn-28-2": Backbone(partial(small.WideResNet, depth=28, width=2), 32, "", skips=True),
-    "wrn-28-4": Backbone(partial(small.WideResNet, depth=28, width=4), 32, "", skips=True),
-    "small-resnet": Backbone(small.Residual8, 32, "", skips=True),
-    "small-resnet-2x": Backbone(partial(small.Residual8, widths=(64, 192, 384)), 32, "", skips=True),
+OURS: dict[str, Backbone] = {
+    "linear": Backbone(small.Linear, 32),
+    "local": Backbone(small.LocallyConnected, 32),
+    "lenet": Backbone(small.LeNet, 28),
+    "conv-4": Backbone(small.Conv4, 84),
+    "conv-4-2x": Backbone(partial(small.Conv4, width=128), 84),
+    "wrn-28-2": Backbone(partial(small.WideResNet, depth=28, width=2), 32, skips=True),
+    "wrn-28-4": Backbone(partial(small.WideResNet, depth=28, width=4), 32, skips=True),
+    "small-resnet": Backbone(small.Residual8, 32, skips=True),
+    "small-resnet-2x": Backbone(partial(small.Residual8, widths=(64, 192, 384)), 32, skips=True),
+    "cifar-resnet-20": Backbone(partial(cifar.CifarNet, depth=20), 32),
+    "cifar-resnet-56": Backbone(partial(cifar.CifarNet, depth=56), 32),
+    "cifar-plain-20": Backbone(partial(cifar.CifarNet, depth=20, skip=False), 32),
+    "cifar-plain-56": Backbone(partial(cifar.CifarNet, depth=56, skip=False), 32),
+}
+
+VISION = "BSD-3-Clause code; the weights carry the terms of their training data (ImageNet)"
+TIMM = "Apache-2.0 (timm; trained on ImageNet)"
+
+CLASSICS: dict[str, Backbone] = {
+    "alexnet": Backbone(lecture.alexnet, 224, VISION, least=15),
+    "alexnet-two-towers": Backbone(lecture.two_towers, 224, least=15),
+    "vgg-11": Backbone(partial(lecture.vgg, "vgg11"), 224, VISION),
+    "vgg-16": Backbone(partial(lecture.vgg, "vgg16"), 224, VISION),
+    "vgg-19": Backbone(partial(lecture.vgg, "vgg19"), 224, VISION),
+    "googlenet": Backbone(lecture.googlenet, 224, VISION),
+    "resnet-18": Backbone(partial(lecture.resnet, "resnet18"), 224, TIMM, skips=True),
+    "resnet-34": Backbone(partial(lecture.resnet, "resnet34"), 224, TIMM, skips=True),
+    "resnet-50": Backbone(partial(lecture.resnet, "resnet50"), 224, TIMM, skips=True),
+    "resnet-101": Backbone(partial(lecture.resnet, "resnet101"), 224, TIMM, skips=True),
+    "resnet-152": Backbone(partial(lecture.resnet, "resnet152"), 224, TIMM, skips=True),
+    "densenet-121": Backbone(partial(lecture.densenet, "densenet121"), 224, VISION),
+    "densenet-169": Backbone(partial(lecture.densenet, "densenet169"), 224, VISION),
+    "se-resnet-18": Backbone(partial(lecture.resnet, "seresnet18"), 224, skips=True),
+    "se-resnet-50": Backbone(partial(lecture.resnet, "seresnet50"), 224, TIMM, skips=True),
+    **{
+        f"efficientnet-b{i}": Backbone(partial(lecture.efficientnet, scale), size, VISION, skips=True)
+        for i, (scale, size) in enumerate(
+            zip(lecture.EFFICIENTNETS, (224, 240, 288, 300, 380, 456, 528, 600))
+        )
+    },
+    "efficientnet-b6-wide": Backbone(partial(lecture.efficientnet, (5.0, 2.6)), 512, skips=True),
+    "efficientnet-l2": Backbone(partial(lecture.efficientnet, (4.3, 5.3)), 800, skips=True),
+    "vit-tiny": Backbone(partial(lecture.vit, "vit_tiny_patch16_224"), 224, TIMM, skips=True),
+    "vit-small": Backbone(partial(lecture.vit, "vit_small_patch16_224"), 224, TIMM, skips=True),
+    "vit-base": Backbone(partial(lecture.vit, "vit_base_patch16_224"), 224, TIMM, skips=True),
     "lite0": Backbone(lite0, 128, "Apache-2.0 (EfficientNet-Lite, trained on ImageNet)", skips=True),
 }
+
+BACKBONES = OURS | CLASSICS
+"""Every network by its own name. Further EfficientNets are called by their multipliers, such as
+``efficientnet-1.3x0.8`` (width, depth)."""
+
+
+def find(name: str) -> Backbone:
+    """The row of ``name``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    scale = lecture.scale_of(name)
+    if scale is None:
+        raise UsageError(f"there is no backbone {name!r}", fix=nearest(name, list(BACKBONES)))
+    return Backbone(partial(lecture.efficientnet, scale), 224, skips=True)
 
 
 def create(
@@ -69,7 +125,7 @@ def create(
     """Build a network.
 
     Args:
-        name: a key of ``BACKBONES``, ``timm:NAME`` or ``torchvision:NAME``.
+        name: a key of ``BACKBONES``, ``efficientnet-WIDTHxDEPTH``, ``timm:NAME`` or ``torchvision:NAME``.
         n_classes: K; with 0 the logits are an empty [B, 0]. A pretrained network whose own classes are K
             in number (1000 for ImageNet) keeps its classifier, any other K gets a fresh one.
         pretrained: with trained weights. Those want three channels, so ``channels=1`` then gives a network
@@ -81,7 +137,8 @@ def create(
         seed: makes the fresh weights a function of it; without, they come from torch's global generator.
 
     Raises:
-        UsageError: for an unknown name, weights that do not exist, or stochastic depth without residual blocks.
+        UsageError: for an unknown name, weights that do not exist, pictures that are too small, or stochastic depth
+            without residual blocks.
         HandfulError: where weights cannot be downloaded.
     """
     if seed is not None:
@@ -113,35 +170,25 @@ def _build(
         if drop_path:
             raise no_stochastic_depth(name)
         return from_torchvision(inner, n_classes, channels, size, pretrained)
-    if name not in BACKBONES:
-        raise UsageError(f"there is no backbone {name!r}", fix=nearest(name, list(BACKBONES)))
-    entry = BACKBONES[name]
+    entry = find(name)
+    side = size or entry.size
+    if side < entry.least:
+        raise UsageError(
+            f"{name!r} needs pictures of at least {entry.least} px a side, not {side}",
+            fix=f"give it larger ones (--training.size {entry.least} or more), or take another network",
+        )
     if drop_path and not entry.skips:
-        raise no_stochastic_depth(name)
+        raise no_stochastic_depth(name, ", ".join(key for key, row in OURS.items() if row.skips))
     options: dict[str, Any] = {"drop_path": drop_path} if drop_path else {}
-    if not pretrained:
-        options |= {"pretrained": False} if name == "lite0" else {}
-        return entry.build(n_classes, channels, size or entry.size, **options)
     if not entry.licence:
-        raise UsageError(f"there are no pretrained weights for {name!r}", fix="use 'lite0' or 'timm:NAME'")
-    if channels != 3:
+        if pretrained:
+            raise UsageError(
+                f"there are no pretrained weights for {name!r}", fix="use 'lite0' or 'timm:NAME'"
+            )
+        return entry.build(n_classes, channels, side, **options)
+    if pretrained and channels != 3:
         raise UsageError(f"the weights of {name!r} want 3 channels, not {channels}", fix="train from scratch")
-    return entry.build(n_classes, channels, size or entry.size, pretrained=True, **options)
-
-
-def no_stochastic_depth(name: str) -> UsageError:
-    """The error for a network whose blocks cannot be left out."""
-    known = ", ".join(key for key, entry in BACKBONES.items() if entry.skips)
-    return UsageError(f"{name!r} has no stochastic depth", fix=f"set drop_path to 0, or use one of {known}")
-
-
-def nearest(name: str, names: list[str]) -> str:
-    """A hint that names the known name most like ``name``."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return (
-        f"{hint}Known: {', '.join(names)}" if len(names) < 20 else hint or "see the library's list of models"
-    )
+    return entry.build(n_classes, channels, side, pretrained=pretrained, **options)
 
 
 def packaged_lite0() -> dict[str, Tensor]:
@@ -193,132 +240,6 @@ def timm_key(key: str) -> str:
     return ".".join(["blocks", str(stage), str(index), table[layer], *tail])
 
 
-def keep_head(net: Net, classifier: nn.Module, n_classes: int, exact: bool) -> Net:
-    """Give ``net`` the library's classifier, when it is linear; ``exact`` where its trained weights matter.
-
-    Raises:
-        UsageError: where those weights are asked for but are not one linear layer on the features.
-    """
-    if n_classes and isinstance(classifier, nn.Linear) and classifier.in_features == net.dim:
-        bias = classifier.bias is not None
-        net.head = small.LinearHead(net.dim, n_classes, bias)
-        net.head.load_state_dict(classifier.state_dict())
-    elif exact:
-        raise UsageError("this network's trained classifier is not one linear layer", fix="use n_classes=0")
-    return net
-
-
-def spec_of(config: dict[str, Any], size: int | None, channels: int) -> InputSpec:
-    """The input of a network from its library's notes (``input_size``, ``mean``, ``std``)."""
-    mean, std = tuple(config["mean"]), tuple(config["std"])
-    if channels != len(mean):
-        mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
-    return InputSpec(size or config["input_size"][-1], channels, mean, std)
-
-
-def from_timm(
-    name: str, n_classes: int, channels: int, size: int | None, pretrained: bool, drop_path: float = 0.0
-) -> Net:
-    """Any image model of timm. Its features are what its classifier receives, pooled."""
-    import timm
-
-    if not timm.is_model(name.split(".")[0]):
-        raise UsageError(f"timm has no model {name!r}", fix=nearest(name, timm.list_models()))
-    config = timm.get_pretrained_cfg(name)
-    assert config is not None
-    options: dict[str, Any] = {"num_classes": n_classes or 2, "in_chans": channels}
-    if size and config.fixed_input_size:
-        options["img_size"] = size
-    if drop_path:
-        options["drop_path_rate"] = drop_path
-    try:
-        body: Any = timm.create_model(name, pretrained=pretrained, **options)
-    except Interrupted:
-        raise
-    except TypeError as error:
-        if "drop_path_rate" not in str(error):
-            raise
-        raise no_stochastic_depth(f"timm:{name}") from error
-    except Exception as error:  # whatever the hub's client raises: the reason is passed on in full
-        if not pretrained:
-            raise
-        raise no_weights(f"timm:{name}", error) from error
-    classifier = body.get_classifier()
-    body.reset_classifier(0)
-    net = Net(body, width(body, config.input_size, size, channels), InputSpec(0), n_classes)
-    net.spec = spec_of(vars(config), size, channels)
-    return keep_head(net, classifier, n_classes, pretrained and n_classes == config.num_classes)
-
-
-def from_torchvision(name: str, n_classes: int, channels: int, size: int | None, pretrained: bool) -> Net:
-    """Any classifier of torchvision. The features are what its last linear layer receives.
-
-    Auxiliary classifiers (GoogLeNet, Inception) are left out.
-    """
-    from torchvision import models
-
-    known = models.list_models(module=models)
-    if name not in known:
-        raise UsageError(f"torchvision has no classifier {name!r}", fix=nearest(name, known))
-    if pretrained and channels != 3:
-        raise UsageError(f"the weights of {name!r} want 3 channels, not {channels}", fix="train from scratch")
-    weights = models.get_model_weights(name).DEFAULT
-    options: dict[str, Any] = {"num_classes": len(weights.meta["categories"])}
-    if name in ("googlenet", "inception_v3"):
-        options |= {"aux_logits": False, "init_weights": False}  # init_weights takes a minute
-    crop = weights.transforms()
-    config = {"mean": crop.mean, "std": crop.std, "input_size": (3, crop.crop_size[0], crop.crop_size[0])}
-    if name.startswith("vit") and size:
-        options["image_size"] = size
-    try:
-        body = models.get_model(name, weights=weights if pretrained else None, **options)
-    except OSError as error:
-        raise no_weights(f"torchvision:{name}", error) from error
-    if name.startswith("squeezenet"):
-        body.classifier = nn.Sequential(*small.mean_pool())
-        classifier: nn.Module = nn.Identity()
-    else:
-        path, classifier = [(n, m) for n, m in body.named_modules() if isinstance(m, nn.Linear)][-1]
-        body.set_submodule(path, nn.Identity())
-    if channels != 3:
-        path, first = next((n, m) for n, m in body.named_modules() if isinstance(m, nn.Conv2d))
-        body.set_submodule(path, with_channels(first, channels))
-    net = Net(body, width(body, config["input_size"], size, channels), InputSpec(0), n_classes)
-    net.spec = spec_of(config, size, channels)
-    own = pretrained and n_classes == options["num_classes"]
-    return keep_head(net, classifier, n_classes, own) if own else net
-
-
-def with_channels(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
-    """A fresh convolution like ``conv`` on another number of channels."""
-    return nn.Conv2d(
-        channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        conv.stride,  # type: ignore[arg-type]
-        conv.padding,  # type: ignore[arg-type]
-        bias=conv.bias is not None,
-    )
-
-
-def width(body: nn.Module, input_size: tuple[int, ...], size: int | None, channels: int) -> int:
-    """The feature width D, seen from one picture: libraries do not all say it."""
-    was = body.training
-    side = size or input_size[-1]
-    with torch.inference_mode():
-        features = body.eval()(torch.zeros(1, channels, side, side))
-    body.train(was)
-    return int(features.shape[1])
-
-
-def no_weights(name: str, error: Exception) -> HandfulError:
-    """Weights that could not be fetched, as an error for the user."""
-    return HandfulError(
-        f"the pretrained weights of {name!r} could not be loaded ({type(error).__name__}: {error})",
-        fix="check the network connection, or use 'lite0', whose weights are installed with handful",
-    )
-
-
 def licence(name: str) -> str:
     """The licence of a network's pretrained weights, in a few words; "" where it has none."""
     source, _, inner = name.partition(":")
@@ -330,10 +251,8 @@ def licence(name: str) -> str:
             raise UsageError(f"timm has no model {inner!r}", fix=nearest(inner, timm.list_models()))
         return config.license or "not stated by timm: see the model's page"
     if source == "torchvision":
-        return "BSD-3-Clause code; the weights carry the terms of their training data (ImageNet)"
-    if name not in BACKBONES:
-        raise UsageError(f"there is no backbone {name!r}", fix=nearest(name, list(BACKBONES)))
-    return BACKBONES[name].licence
+        return VISION
+    return find(name).licence
 
 
 def family(module: nn.Module) -> str:

@@ -81,7 +81,7 @@ class Classifier(nn.Module):
         return spec
 
     def forward(self, x: Tensor) -> Output:
-        features, logits = self.backbone(x)
+        features, logits, _ = self.backbone(x)
         if self.mirror:
             features = (features + self.backbone(x.flip(3)).features) / 2
         if self.head is not None:

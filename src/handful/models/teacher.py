@@ -34,8 +34,8 @@ class Frozen:
     def __call__(self, pixels: Tensor) -> Output:
         x = to_input(gray(pixels) if self.channels == 1 else pixels, self.spec)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            features, logits = self.network(x.contiguous(memory_format=torch.channels_last))
-        return Output(features.float(), F.log_softmax(logits.float(), dim=1))
+            out = self.network(x.contiguous(memory_format=torch.channels_last))
+        return Output(out.features.float(), F.log_softmax(out.logits.float(), dim=1))
 
 
 def gray(pixels: Tensor) -> Tensor:

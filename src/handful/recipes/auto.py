@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from handful.statistics import paired_difference
 from handful.types import UsageError
 
 CHEAP_REPEATS = 5  # of the cross-validation of candidates that take seconds
+AGAIN = 0.1  # of the time that is left goes at most to a candidate's repeats after the first
 MOST_FOLDS = 4
 RESERVE = 0.85  # of the time is given to candidates; the rest is for predictions and the report
 HOPE = 0.15  # a costly candidate is tried if, by prior and evidence so far, it may lead by this many standard errors
@@ -37,6 +40,7 @@ class Trial:
         right: right/wrong [R, n] over the labelled pictures (or [1, n] over the validation part).
         logits, truth: held-out logits [n, K] of the first repeat with the true classes, for the temperature.
         seconds: spent on it.
+        rounds: held-out logits [n, K] of the networks in a chain, by name, the last one's too (``Fitted.before``).
         init: the self-supervised start of its networks, "" for none.
         stage: names its stages in the log and the plan.
     """
@@ -49,6 +53,7 @@ class Trial:
     truth: Tensor | None = None
     seconds: float = 0.0
     note: str = ""
+    rounds: dict[str, Tensor] = field(default_factory=dict)
     init: str = ""
     stage: str = ""
 
@@ -138,7 +143,6 @@ def choose(
     n_folds = 1 if validation else min(MOST_FOLDS, rarest)
     can_measure = validation is not None or rarest >= 2
     counts = validation is not None or rarest >= EVIDENCE_FROM
-    kind = "photo" if task.photographs else "small"
     pairs = [only] if only else list(among) or candidates(task)
     trials = {label(*pair): Trial(*pair, find(pair[0])) for pair in pairs}
     asked = label(*pairs[0])
@@ -182,14 +186,16 @@ def choose(
     def verdict() -> Verdict:
         right = {k: t.right for k, t in usable.items() if t.right is not None} if counts else {}
         users = {k: t.recipe.uses_unlabelled for k, t in usable.items()}
-        return decide(users, prior, kind, rarest, right, n_folds)
+        return decide(users, prior, task.kind, rarest, right, n_folds)
 
     for key, trial in trials.items():
         if key not in usable:
             trial.note = "not tried: there are no unlabelled pictures"
             continue
         if trial.recipe.trains and not only and share() < trial.recipe.least_seconds:
-            trial.note = f"not tried: {share():.0f} s of training a run are too few; give more --time"
+            trial.note = (
+                f"not tried: {share():.0f} s for each training run would be too few; give more --time"
+            )
             del usable[key]
             continue
         if not can_measure:
@@ -202,7 +208,7 @@ def choose(
                 trial.note = "not tried: by prior and evidence it had little chance"
                 continue
         repeats = 1 if trial.recipe.trains or validation else CHEAP_REPEATS
-        _measure(trial, key, task, workshop, validation, n_folds, repeats, options(trial))
+        _measure(trial, key, task, workshop, validation, n_folds, repeats, options(trial), left)
         workshop.tell(_line(trial, key))
 
     final = None if only else verdict()
@@ -260,38 +266,66 @@ def _measure(
     n_folds: int,
     repeats: int,
     options: Mapping[str, Any],
+    left: Callable[[], float] = lambda: math.inf,
 ) -> None:
-    """Fill in ``trial.right`` and the held-out logits; a result that a killed run left is taken up."""
+    """Fill in ``trial.right`` and the held-out logits; a result that a killed run left is taken up.
+
+    The cross-validation is repeated as often as a share of the time that is ``left`` after the first allows.
+    """
+
+    def affordable(fold_seconds: float) -> int:
+        """Repeats, the first one included; a fold that takes no time at all can be had as often as one likes."""
+        again = AGAIN * left() / max(n_folds * fold_seconds, 1e-6)
+        return 1 + int(parallel.first_says(min(repeats - 1.0, again)))
+
     path = workshop.folder / "stages" / f"measured-{key.replace(':', '_')}.safetensors"
     begin = time.perf_counter()
     if path.exists():
         saved = read(path)
         trial.right, trial.seconds = saved["right"].double().numpy(), saved["seconds"]
-        trial.logits, trial.truth = saved["logits"], saved["truth"]
+        trial.logits, trial.truth, trial.rounds = saved["logits"], saved["truth"], saved["rounds"]
         return
     if validation is not None:
         fitted = trial.recipe.run(task, workshop, on=trial.on, **options, stage=trial.stage)
         trial.logits, trial.truth = fitted.logits(validation.rows), validation.y
+        trial.rounds = {name: logits(validation.rows) for name, logits in fitted.before}
+        if fitted.before:
+            trial.rounds[fitted.name] = trial.logits
         right = (trial.logits.argmax(1) == trial.truth).double().unsqueeze(0)
     else:
-        right = torch.zeros(repeats, len(task.y), dtype=torch.float64)
+        rows = []
         for repeat, fold_of in enumerate(deal(task.y.numpy(), n_folds, repeats, task.seed)):
+            if repeat == repeats:
+                break
             held_out_logits = torch.zeros(len(task.y), task.n_classes)
             for fold in range(n_folds):
+                fold_begin = time.perf_counter()
                 held = torch.from_numpy(fold_of == fold)
                 stage = f"{trial.stage}/{repeat}.{fold}"
                 fitted = trial.recipe.run(task.without(held), workshop, on=trial.on, **options, stage=stage)
                 held_out_logits[held] = fitted.logits(task.labelled[held])
+                for name, logits in fitted.before if repeat == 0 else ():
+                    known = trial.rounds.setdefault(name, torch.zeros(len(task.y), task.n_classes))
+                    known[held] = logits(task.labelled[held])
                 workshop.progress(
                     f"cross-validation of {key}", repeat * n_folds + fold + 1, repeats * n_folds
                 )
-            right[repeat] = (held_out_logits.argmax(1) == task.y).double()
+            rows.append((held_out_logits.argmax(1) == task.y).double())
+            if (
+                repeat == 0 and repeats > 1
+            ):  # by the last fold: the first ones may have made features and graphs
+                spent = time.perf_counter() - fold_begin
+                repeats = workshop.planned(f"repeats of {key}", partial(affordable, spent))
             if repeat == 0:
                 trial.logits, trial.truth = held_out_logits, task.y
+                if trial.rounds:
+                    trial.rounds[fitted.name] = held_out_logits
+        right = torch.stack(rows)
     trial.right = right.numpy()
     trial.seconds = time.perf_counter() - begin
     if parallel.is_first():
-        write(path, {"right": right, "logits": trial.logits, "truth": trial.truth, "seconds": trial.seconds})
+        found = {"logits": trial.logits, "truth": trial.truth, "rounds": trial.rounds}
+        write(path, {"right": right, "seconds": trial.seconds, **found})
 
 
 def _line(trial: Trial, key: str) -> str:

@@ -35,6 +35,11 @@ RULE = (
 )
 
 
+ALIKE = {
+    "small colour": ("small colour", "photo")
+}  # kinds whose data sets speak for a kind; else only its own
+
+
 class Belief(NamedTuple):
     """A difference of accuracies: mean and standard deviation."""
 
@@ -88,11 +93,16 @@ class PriorTable:
         if a == b:
             return Belief(0.0, 1e-6)
         logs, errors = [], []
-        for name in sorted({key[0] for key in self.rows if key[1] == kind}):
-            sizes = [k[2] for k, row in self.rows.items() if k[:2] == (name, kind) and a in row and b in row]
+        here = {
+            k: row
+            for k, row in self.rows.items()
+            if k[1] in ALIKE.get(kind, (kind,)) and a in row and b in row
+        }
+        for name in sorted({k[0] for k in here}):
+            sizes = [k[2] for k in here if k[0] == name]
             if sizes:
                 size = min(sizes, key=lambda s: abs(math.log(s / max(labels, 1))))
-                row = self.rows[(name, kind, size)]
+                row = next(row for k, row in here.items() if k[0] == name and k[2] == size)
                 errors.append(1 - row[b])
                 logs.append(math.log(max(1 - row[b], LEAST_ERROR) / max(1 - row[a], LEAST_ERROR)))
         if not logs:
@@ -133,7 +143,7 @@ def decide(
 
     Args:
         candidates: name to whether it uses unlabelled pictures; the first labelled-only one is the reference.
-        kind: "photo" or "small".
+        kind: "photo", "small colour" or "small".
         labels: of the rarest class.
         right: right/wrong [R, n] by candidate, where measured.
         n_folds: of the cross-validation (1: a separate validation part).

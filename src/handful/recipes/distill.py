@@ -93,6 +93,9 @@ def distilled(
     Raises:
         UsageError: the method wants features, or a teacher that answers for views, and there are none.
     """
+    if "u" in method.views and not training.ratio:
+        fix = "give --training.ratio 1 or more"
+        raise UsageError("a ratio of 0 shows no picture that the teacher answers for", fix=fix)
     rows = torch.cat([task.labelled, task.unlabelled]).sort().values
     taught = replace(task, unlabelled=rows)
     places = lessons.places(rows)

@@ -95,6 +95,7 @@ def noisy_student(
         unlabelled_view=method.unlabelled_view,
     )
     before: Tensor | None = None
+    chain = [("teacher", fitted.logits)]
     for number in range(1, method.rounds + 1):
         name = substage(stage, str(number))
         p = fitted.logits(task.unlabelled).softmax(1)  # plain pictures, evaluation mode: no noise
@@ -113,7 +114,8 @@ def noisy_student(
             start=started(task, workshop, student),  # learnt from all pictures, not from the chosen ones alone
         )  # fmt: skip
         before = p.argmax(1)
-    return fitted
+        chain.append((f"student {number}", fitted.logits))
+    return replace(fitted, before=tuple(chain[:-1]), name=chain[-1][0])
 
 
 def select(p: Tensor, method: NoisyStudent, seed: int = 0) -> Tensor:

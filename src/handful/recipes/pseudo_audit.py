@@ -20,6 +20,7 @@ from handful.recipes.task import Task, Workshop
 from handful.recipes.transfer import teacher_for, teacher_targets
 
 BY_TEACHER = "Label propagation gave them."
+BY_CHAIN = "The network of each round gives them to the next one; what the last one says, nobody learned."
 BY_ITSELF = "The network gives them itself while it learns; shown are its answers at the end."
 
 
@@ -57,7 +58,8 @@ def pseudo_labels(
     if not trial.recipe.taught:
         checked = None if trial.logits is None else (trial.logits / outcome.temperature).softmax(1)
         p = outcome.probabilities(task.unlabelled)
-        return PseudoLabels(p, threshold, checked, trial.truth, BY_ITSELF)
+        note = BY_CHAIN if trial.rounds else BY_ITSELF
+        return PseudoLabels(p, threshold, checked, trial.truth, note)
     teacher = teacher_for(trial.on) if trial.recipe.trains else method
 
     def targets(part: Task) -> Tensor:

@@ -77,7 +77,7 @@ class Screening:
             for i in rows[self.likeness[rows].argsort()].tolist():
                 name = task.images.names[int(task.unlabelled[i])]
                 found.append(
-                    Issue(name, "like no labelled class", "look at it; take it out or label it", "strange")
+                    Issue(name, "is like no labelled class", "look at it; take it out or label it", "strange")
                 )
         return found
 

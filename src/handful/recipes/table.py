@@ -348,13 +348,17 @@ def find(name: str) -> Recipe:
 
 
 def spaces_for(task: Task) -> tuple[str, ...]:
-    """Feature spaces worth trying, best guess first: photographs suit pretrained features, tiny or gray ones
-    may suit their own pixels better."""
-    return ("lite0",) if task.photographs else ("pixels", "lite0")
+    """Feature spaces worth trying, best guess first: photographs suit pretrained features, and so do small pictures
+    in colour; gray ones may suit their own pixels better."""
+    by_kind = {"photo": ("lite0",), "small colour": ("lite0", "pixels"), "small": ("pixels", "lite0")}
+    return by_kind[task.kind]
 
 
 def usual_space(name: str, task: Task) -> str:
-    """The space of a recipe where none is asked for; there is nothing to fine-tune in pixels."""
+    """The space of a recipe where none is asked for; there is nothing to fine-tune in pixels, and a network that only
+    labels teach looks at nothing else."""
+    if name == "supervised":
+        return "pixels"
     return "lite0" if name.startswith("fine-tune") else spaces_for(task)[0]
 
 
@@ -362,7 +366,7 @@ def candidates(task: Task) -> list[tuple[str, str]]:
     """(recipe, space) pairs for the automatic choice, cheapest first."""
     cheap = [(name, on) for on in spaces_for(task) for name, r in RECIPES.items() if r.cheap]
     costly = ["fine-tune", "fine-tune-pseudo"] if task.photographs else ["supervised", "fixmatch"]
-    return cheap + [(name, spaces_for(task)[0]) for name in costly]
+    return cheap + [(name, usual_space(name, task)) for name in costly]
 
 
 def label(name: str, on: str) -> str:

@@ -45,6 +45,13 @@ class Task:
         """Colour pictures large enough for features that were learnt on photographs."""
         return self.images.channels == 3 and self.images.side >= 64
 
+    @property
+    def kind(self) -> str:
+        """Which data sets it is like, in the prior of the automatic choice: "photo", "small colour" or "small"."""
+        if self.photographs:
+            return "photo"
+        return "small colour" if self.images.channels == 3 else "small"
+
     def pool(self) -> Tensor:
         """All rows that are not test or validation, sorted."""
         return torch.cat([self.labelled, self.unlabelled, self.held_out]).sort().values
@@ -61,10 +68,14 @@ class Fitted:
 
     Attributes:
         logits: row numbers [n] to float32 [n, K], before the classifier's temperature.
+        before: networks that taught this one, each the next, by name: their ``logits``.
+        name: what this one is called among them.
     """
 
     classifier: Classifier
     logits: Callable[[Tensor], Tensor]
+    before: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = ()
+    name: str = ""
 
 
 @dataclass

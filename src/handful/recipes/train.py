@@ -174,7 +174,7 @@ def train_network(
         "channels": task.images.channels,
         "size": training.size or None,
     }
-    if training.backbone == "lite0" or ":" in training.backbone:
+    if training.pretrained or training.backbone == "lite0" or ":" in training.backbone:
         spec["channels"] = 3
     elif not training.size:
         spec["size"] = task.images.side

@@ -6,6 +6,7 @@ Legend: n pictures, K classes; accuracies are fractions.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -24,7 +25,18 @@ from handful.recipes.choice import RULE
 from handful.recipes.curve import OwnCurve
 from handful.recipes.pseudo_audit import PseudoLabels
 from handful.recipes.task import Task
-from handful.report.record import Audit, ConfusedPair, Extra, Problem, Summary, Thumb, Tried, curves, read
+from handful.report.record import (
+    Audit,
+    ConfusedPair,
+    Extra,
+    Problem,
+    Round,
+    Summary,
+    Thumb,
+    Tried,
+    curves,
+    read,
+)
 from handful.report.record import OwnCurve as CurveOnPage
 from handful.statistics import (
     accuracy,
@@ -37,6 +49,7 @@ from handful.statistics import (
 )
 
 GALLERY = 12  # pictures in a gallery
+FEWEST_PAIRS = 3  # confused pairs that are shown even where each was confused but once
 FEW_HELD_OUT = 30  # fewer held-out pictures than this make no reliability diagram
 FEW_CHECKED = 10  # a share of fewer pictures than this is not shown
 MOST_ISSUES = 24  # problems shown; all of them stand in issues.csv
@@ -179,10 +192,11 @@ def summarise(
         summary.own_curve = _own_curve(replace(curve, name=_title(outcome.trials[curve.name])))
     if pseudo:
         summary.audit = _audit(task, pseudo)
+        summary.rounds = _rounds(trial, pseudo.threshold)
     _issues(summary, task, issues)
     if len(task.unlabelled):
         _least_sure(summary, task, outcome)
-    summary.next_steps = list(words.next_steps) or _next_steps(summary, task, outcome)
+    summary.next_steps = list(words.next_steps) or _next_steps(summary, task, outcome, folder)
     return summary
 
 
@@ -197,9 +211,10 @@ def _memory(classifier: Classifier, labelled: int) -> str:
 
 
 def _counts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-    """Classes and their splits, without the splits that no class has pictures in."""
+    """Classes and their splits, without the splits that no class has pictures in and the classes without any."""
     used = [split for split in SPLITS if any(row.get(split) for name, row in counts.items() if name)]
-    return {name: {split: row.get(split, 0) for split in used} for name, row in counts.items() if name}
+    named = {name: row for name, row in counts.items() if name and any(row.values())}
+    return {name: {split: row.get(split, 0) for split in used} for name, row in named.items()}
 
 
 def _tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
@@ -255,7 +270,7 @@ def _confusion(summary: Summary, task: Task, rows: Tensor, y: Tensor, p: Tensor)
     for flat in off.flatten().argsort(descending=True, stable=True)[:5].tolist():
         truth, predicted = divmod(flat, k)
         n = int(off[truth, predicted])
-        if n:
+        if n > 1 or (n and len(summary.confused_pairs) < FEWEST_PAIRS):
             where = torch.nonzero((y == truth) & (guess == predicted)).flatten()[:4]
             thumbs = [_thumb(task, rows[i], p[i], y[i]) for i in where]
             summary.confused_pairs.append(
@@ -313,6 +328,31 @@ def _own_curve(curve: OwnCurve) -> CurveOnPage:
         "more": [(curve.more(i), *curve.gain(i)) for i in rows if i],
         "advice": re.sub(r"(?<!\w)-(?=\d)", "\u2212", curve.advice()),
     }
+
+
+def _rounds(trial: Trial, threshold: float) -> list[Round]:
+    """Every network of a chain on the held-out labelled pictures: how right, and how right what it is sure of."""
+    rows: list[Round] = []
+    before: np.ndarray | None = None
+    for name, logits in trial.rounds.items():
+        assert trial.truth is not None
+        confidence, guess = logits.softmax(1).max(1)
+        right, sure = (guess == trial.truth).double().numpy(), (confidence >= threshold).numpy()
+        estimate, few = accuracy(right), int(sure.sum()) < FEW_CHECKED
+        gain = None if before is None else paired_difference(right, before)
+        rows.append(
+            {
+                "name": name,
+                "right": estimate.value,
+                "interval": estimate.interval,
+                "n": len(right),
+                "gain": gain and (gain.value, gain.low, gain.high),
+                "sure": int(sure.sum()),
+                "sure_right": None if few else float(right[sure].mean()),
+            }
+        )
+        before = right
+    return rows
 
 
 def _audit(task: Task, pseudo: PseudoLabels) -> Audit:
@@ -388,7 +428,7 @@ def _least_sure(summary: Summary, task: Task, outcome: Outcome) -> None:
             break
 
 
-def _next_steps(summary: Summary, task: Task, outcome: Outcome) -> list[str]:
+def _next_steps(summary: Summary, task: Task, outcome: Outcome, folder: Path) -> list[str]:
     steps = []
     if summary.issues or summary.problems:
         steps.append(
@@ -413,5 +453,5 @@ def _next_steps(summary: Summary, task: Task, outcome: Outcome) -> list[str]:
             "Put some labelled pictures into `test/<class>/` to get a figure that no choice has touched: with 100 of "
             f"them a model that is right 80 % of the time is measured as {100 * low:.0f} to {100 * high:.0f} %."
         )
-    steps.append("Classify new pictures with: `handful predict RUN PICTURES…`")
+    steps.append(f"Classify new pictures with: `handful predict {shlex.quote(str(folder))} PICTURES…`")
     return steps

@@ -295,6 +295,7 @@ def reliability(
             body.append(_circle(*at(c, a), 2.5 + 5 * math.sqrt(n / most), f"{colour} dot{hollow}", spoken))
         y = top + side + 50 + 17 * i
         body.append(_line(left, y - 4, left + 24, y - 4, f"{colour} curve", dash=dash))
+        body.append(_circle(left + 12, y - 4, 4, f"{colour} dot{' hollow' if i == 0 else ''}", name))
         body.append(_text(left + 30, y, name, "name", "start"))
     return _svg(top + side + 74, "Reliability: confidence against accuracy", body)
 

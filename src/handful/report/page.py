@@ -8,6 +8,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
+from handful.data.audit import WORDS
 from handful.files import write_atomic
 from handful.report import figures
 from handful.report.record import Audit, Summary, Tried
@@ -34,6 +35,7 @@ def render(summary: Summary) -> str:
         "duration": duration,
         "thousands": thousands,
         "commands": commands,
+        "of_kind": of_kind,
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -163,7 +165,10 @@ def _ends(t: Tried) -> str:
 def audit_tables(a: Audit | None) -> list[tuple[str, list[tuple[str, int, float | None]]]]:
     """(heading, rows of (name, pictures used, fraction right or None)) by confidence and by class."""
     known = a or Audit()
-    by_bin = [(span((low, high)), n, right) for low, high, n, right in known.get("bins", [])]
+    by_bin = [
+        (f"{100 * low:.0f} to {figures.percent(high, 0)}", n, right)
+        for low, high, n, right in known.get("bins", [])
+    ]
     by_class = [(name, n, right) for name, (n, right) in known.get("per_class", {}).items()]
     return [(title, rows) for title, rows in (("Confidence", by_bin), ("Called", by_class)) if rows]
 
@@ -230,6 +235,11 @@ def duration(seconds: float) -> str:
 def thousands(number: int) -> str:
     """12345 with a thin space: groups read the same in every country."""
     return f"{number:,}".replace(",", THIN)
+
+
+def of_kind(number: int, kind: str) -> str:
+    """What so many problems of a kind are called; kinds that are not in the table keep their name."""
+    return WORDS[kind][number > 1] if kind in WORDS else kind
 
 
 def commands(text: str) -> Markup:

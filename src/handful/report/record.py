@@ -210,6 +210,21 @@ class Audit(TypedDict, total=False):
     note: str
 
 
+class Round(TypedDict):
+    """One network of a chain in which each labels pictures for the next, on labelled pictures that none of it saw."""
+
+    name: str
+    right: float
+    interval: tuple[float, float]
+    n: int
+    gain: tuple[float, float, float] | None
+    """Over the network that taught it, with the ends of its 95 % interval; None for the first."""
+    sure: int
+    """So many of the n would have been labels for the next network, if the confidence alone decided."""
+    sure_right: float | None
+    """Share of those that are right; None for fewer than a few."""
+
+
 class OwnCurve(TypedDict):
     """Accuracy of one cheap recipe against labels per class on the user's own pictures, and what more would bring."""
 
@@ -284,6 +299,7 @@ class Summary:
     reliability: Reliability | None = None
     reliability_on: str = ""
     audit: Audit | None = None
+    rounds: list[Round] = field(default_factory=list)
     next_steps: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     problem_pictures: list[Thumb] = field(default_factory=list)
@@ -313,6 +329,7 @@ class Summary:
                     f"summary of format {found}, this version reads {FORMAT}", fix="run it again"
                 )
             d["tried"] = [_tried(t) for t in d["tried"]]
+            d["rounds"] = [_round(r) for r in d.get("rounds", [])]
             d["headline_interval"] = _pair(d["headline_interval"])
             d["curves"] = {
                 stage: {name: [(s, v) for s, v in xs if v is not None] for name, xs in metrics.items()}
@@ -413,6 +430,11 @@ def _thumb(d: dict[str, Any]) -> Thumb:
 def _tried(d: dict[str, Any]) -> Tried:
     ends = {name: _pair(d[name]) for name in ("cv_interval", "difference_interval")}
     return Tried(**{**d, **ends})
+
+
+def _round(d: dict[str, Any]) -> Round:
+    gain = d["gain"] and tuple(d["gain"])
+    return Round(**{**d, "interval": tuple(d["interval"]), "gain": gain})  # type: ignore[typeddict-item]
 
 
 def _audit(d: dict[str, Any]) -> Audit:

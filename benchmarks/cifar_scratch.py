@@ -1,0 +1,78 @@
+"""CIFAR-10 (JPEG files) from scratch, pool 50,000, whole test part, two label draws; SVHN is not in the data folder.
+
+A small residual net (32 px, 1 million weights), 600 steps in all for each network or chain of networks, 32 labelled and
+128 unlabelled pictures a step, everything else as the recipes have it:
+
+- ``few`` (25 labels per class): supervised, weakly and strongly augmented, UDA, FixMatch, Noisy Student, Meta Pseudo
+  Labels. About 30 minutes on one core with bfloat16 and without AMX.
+- ``many`` (400 per class, CIFAR-10-4K): supervised, UDA, FixMatch, Meta Pseudo Labels with and without the final
+  fine-tuning; the same network on all 50,000 labels, 160 pictures a step, as many as the others see; and a list of
+  regularisers of the weakly augmented net. About 50 minutes.
+
+UDA and FixMatch start from a supervised net: neighbours in pixels, which label propagation goes by, say little about
+photographs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.common import arguments
+from benchmarks.grids import keep, rows, source, sweep
+from handful.recipes.noisy_student import NoisyStudent
+
+STEPS, RATIO, DRAWS = 600, 4, 2
+STAGES = {
+    "noisy-student": NoisyStudent().rounds + 1
+}  # recipes that take ``steps`` for each of their networks
+WEAK = "supervised:method.view=weak"
+CORE = (
+    "supervised",
+    "uda:training.start=supervised",
+    "fixmatch:training.start=supervised",
+    "mpl",
+)
+FEW = (WEAK, *CORE, "noisy-student")
+REGULARISERS = (
+    WEAK,
+    f"{WEAK},method.smoothing=0.1",
+    f"{WEAK},method.mix=mixup",
+    f"{WEAK},method.mix=cutmix",
+    f"{WEAK},training.dropout=0.5",
+    f"{WEAK},training.drop_path=0.2",
+    "supervised:method.view=weak+randaugment",
+)
+MANY = (*CORE, "mpl:method.tune_steps=0", *REGULARISERS)
+
+
+def contender(text: str, steps: int, batch: int = 0) -> str:
+    """A recipe with its share of the steps."""
+    steps //= STAGES.get(text.partition(":")[0], 1)
+    settings = f"training.steps={steps},training.ratio={RATIO}" + (
+        f",training.batch={batch}" if batch else ""
+    )
+    return f"{text}{',' if ':' in text else ':'}{settings}"
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("part", choices=("few", "many"))
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--pool", type=int, default=0, help="pictures to learn from; 0: all 50,000")
+    given = parser.parse_args()
+    few, root, name = given.part == "few", given.data_root, f"cifar_{given.part}"
+    options: dict[str, Any] = {"pool": given.pool, "seeds": given.draws}
+    recipes = tuple(contender(text, given.steps) for text in (FEW if few else MANY))
+    c = sweep(name, "cifar10", root, recipes=recipes, labels=(25 if few else 400,), **options)
+    extra = []
+    if not few:
+        one = contender("supervised", given.steps, 32 * (1 + RATIO))
+        labels = source("cifar10", root, given.pool).most_labels()
+        every = sweep("cifar_all", "cifar10", root, recipes=(one,), labels=(labels,), **options)
+        extra = [row for row in rows(every) if row["recipe"].startswith("supervised")]
+    keep(name, c, extra, steps=given.steps, ratio=RATIO, pool=given.pool or 50_000)
+
+
+if __name__ == "__main__":
+    main()
