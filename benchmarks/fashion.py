@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.common import arguments
 from benchmarks.grids import keep, sweep
+from handful.recipes.noisy_student import NoisyStudent
 from handful.recipes.table import RECIPES, ROUNDS
 from handful.report.compare import Comparison
 from handful.statistics import mean_interval
@@ -31,7 +32,10 @@ CORE = (
 )
 REST = ("pi-model", "mean-teacher", "vat", "mixmatch", "flexmatch", "freematch", "softmatch", "adamatch")
 WEAK = "supervised:method.view=weak"
-STAGES = {"pseudo-label": ROUNDS}  # recipes that take ``steps`` for each of their stages
+STAGES = {  # recipes that take ``steps`` for each of their stages
+    "pseudo-label": ROUNDS,
+    "noisy-student": NoisyStudent().rounds + 1,
+}
 OTHERS = ("propagation@pixels", "fixmatch:training.start=supervised", "fixmatch:training.start=random")
 
 
