@@ -286,7 +286,7 @@ def test_completion_knows_every_command_and_its_options() -> None:
     assert set(classes()) == set(cli.COMMANDS)
     for shell in ("bash", "zsh"):
         text = script(shell)
-        for word in (*cli.COMMANDS, "--feature-backend", "safetensors"):
+        for word in (*cli.COMMANDS, "--feature-backend", "safetensors", "--against", "--pretrained"):
             assert word in text
     if bash := shutil.which("bash"):
         found = subprocess.run([bash, "-n"], input=script("bash"), text=True, capture_output=True, timeout=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -52,11 +53,14 @@ def script(shell: str) -> str:
 
 
 def classes() -> dict[str, type]:
-    """The class of each command's arguments: ``FitArguments`` of the command ``fit``."""
+    """The class of each command's arguments: ``FitArguments`` of the command ``fit``. A command of several forms
+    (``InspectArguments``, ``InspectModelArguments``) gets the options of all."""
     found: dict[str, type] = {}
-    for module in iter_modules(commands.__path__):
-        inside = vars(import_module(f"{commands.__name__}.{module.name}"))
+    for module in sorted(m.name for m in iter_modules(commands.__path__)):
+        inside = vars(import_module(f"{commands.__name__}.{module}"))
         for name, kind in inside.items():
-            if name.endswith("Arguments") and kind.__module__.endswith(f".{module.name}"):
-                found[name.removesuffix("Arguments").lower()] = kind
+            if name.endswith("Arguments") and kind.__module__.endswith(f".{module}"):
+                command = re.findall("[A-Z][a-z]+", name)[0].lower()
+                forms = (found[command], kind) if command in found else (kind,)
+                found[command] = dataclass(type(name, forms, {})) if len(forms) > 1 else kind
     return dict(sorted(found.items()))
