@@ -18,7 +18,7 @@ from handful.report.model_page import verdict
 
 
 @dataclass
-class ModelToInspect:
+class InspectModelArguments:
     """Look at a network: cost of each layer, receptive fields, gradients with and without its parts; on pictures, which
     layers transfer and where it looks."""
 
@@ -40,7 +40,7 @@ class ModelToInspect:
 
 def inspect_model(words: Sequence[str]) -> int:
     """``handful inspect --model NAME [DATA]``"""
-    given = tyro.cli(ModelToInspect, args=list(words), prog="handful inspect")
+    given = tyro.cli(InspectModelArguments, args=list(words), prog="handful inspect")
     begin = time.perf_counter()
     with ConsoleTeller() as teller:
         done = api.inspect_model(
