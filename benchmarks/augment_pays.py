@@ -24,7 +24,7 @@ VIEWS = {
     "RandAugment + CutMix": "method.view=weak+randaugment:n=2:m=9,method.mix=cutmix",
     "RandAugment + MixUp": "method.view=weak+randaugment:n=2:m=9,method.mix=mixup,method.mix_alpha=0.2",
 }
-FEW = ("none", "weak", "strong", "RandAugment", "RandAugment + CutMix")
+FEW = ("none", "weak", "RandAugment", "RandAugment + CutMix")
 CASES = {
     "cifar10": ("supervised", 400, 800, "training.batch=64", FEW),
     "tf_flowers": ("fine-tune@lite0", 16, 100, "", tuple(VIEWS)),
