@@ -39,7 +39,7 @@ class ExtendArguments:
     """the old classes' own weights stay as they are"""
     responses: Literal["recorded", "live"] = "recorded"
     """the old network's: recorded beforehand on the pictures as they are, or live, to each view that is learnt"""
-    view: str = "weak"
+    view: str = "plain"
     """how pictures are shown in training: plain, weak, strong, weak+randaugment:n=2:m=9, or a policy file"""
     time: str = "5m"
     """for the run: 90s, 5m, 1h"""

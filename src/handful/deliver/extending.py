@@ -72,7 +72,7 @@ class ExtendOptions:
     temperature: float = 2.0
     freeze_old_head: bool = False
     responses: str = "recorded"
-    view: str = "weak"
+    view: str = "plain"
     seconds: float = 300.0
     seed: int = 0
     labels_per_class: int = 0

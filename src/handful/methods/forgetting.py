@@ -30,7 +30,8 @@ class LearningWithoutForgetting:
         responses: "recorded" before training on the pictures as they are, or "live": the old network answers to each
             view that the student sees.
         freeze_old_head: the old classes' own weights do not train; without ``lambda_old`` they never do.
-        view: how the pictures are shown to the student (``augment.named``).
+        view: how the pictures are shown to the student (``augment.named``). Recorded responses are to the pictures as
+            they are: another view asks the network for answers that it did not give, and it forgets more.
     """
 
     n_old: int
@@ -38,7 +39,7 @@ class LearningWithoutForgetting:
     temperature: float = 2.0
     responses: str = "recorded"
     freeze_old_head: bool = False
-    view: str = "weak"
+    view: str = "plain"
 
     uses_unlabelled = False
 
