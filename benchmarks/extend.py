@@ -4,11 +4,11 @@ A network learns the old classes (400 and 100 labels each, drawn by the seed) an
 each) without its old pictures, in four ways of as many steps, batch, view and rate: Learning without Forgetting, plain
 fine-tuning, feature extraction (the warm-up alone, solved), and joint training, which does see the old pictures (the
 upper bound: one head, half of each batch from either side). On Fashion-MNIST it is a small network from scratch, with
-the first five classes as old ones, and with another five for each seed; on tf_flowers it is EfficientNet-Lite0, fine-tuned at 96 px, and the
-features of the same network, unchanged, with a probe. ``kept`` is the share of what plain fine-tuning forgot,
-task-aware, seed by seed. "Norms the other way": batch norm's statistics frozen where they follow the new pictures (the
-small network), and following them where they are frozen (the pretrained one). The rows with 5 new labels per class ask
-whether Learning without Forgetting is a regulariser: there only the new classes count. In both the heads are not set
+the first five classes as old ones, and with another five for each seed; on tf_flowers it is EfficientNet-Lite0,
+fine-tuned at 96 px, and the features of the same network, unchanged, with a probe. ``kept`` is the share of what plain
+fine-tuning forgot, task-aware, seed by seed. "Norms the other way": batch norm's statistics frozen where they follow
+the new pictures (the small network), and following them where they are frozen (the pretrained one). The rows with 5 new
+labels per class ask whether Learning without Forgetting is a regulariser: there only the new classes count. In both the heads are not set
 side by side.
 
 Test pictures only score. Rates, steps and the way in which heads are set side by side were found on training pictures
