@@ -85,6 +85,18 @@ def test_a_second_opening_decodes_nothing(
     assert third.fingerprint != first.fingerprint
 
 
+def test_some_of_the_pictures_are_not_taken_for_the_first_ones(folder: Path, tmp_path: Path) -> None:
+    """The store of all of them is there already; the last picture alone is the last of it, not the first."""
+    everything = read_folder(folder)
+    store, _, _ = open_store(everything, tmp_path / "cache")
+    last = everything.keep(np.arange(len(everything)) == len(everything) - 1)
+    alone, kept, _ = open_store(last, tmp_path / "cache", side=store.side)
+    assert kept.paths == everything.paths[-1:]
+    assert alone.take(torch.tensor([0])).equal(store.take(torch.tensor([len(everything) - 1])))
+    assert not alone.take(torch.tensor([0])).equal(store.take(torch.tensor([0])))
+    assert everything.keep(np.ones(len(everything), bool)).fingerprint == everything.fingerprint
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_camera_orientation_is_obeyed(tmp_path: Path, orientation: int) -> None:
     x = quarters()

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from handful.randomness import key
 from handful.types import UsageError
 
 LABELLED, UNLABELLED, VALIDATION, TEST = "labelled", "unlabelled", "validation", "test"
@@ -103,10 +104,13 @@ class Manifest:
         return np.flatnonzero(self.splits == split)
 
     def keep(self, mask: np.ndarray) -> Manifest:
-        """Only the rows where ``mask`` (bool [N]) is true; classes stay as they are."""
+        """Only the rows where ``mask`` (bool [N]) is true; classes stay as they are. Fewer rows are other data, with a
+        fingerprint of their own, so that no store of all of them is taken for theirs."""
         rows = np.flatnonzero(mask)
+        mark = f"{key(self.fingerprint, rows.tobytes().hex()):016x}"
         return replace(
             self,
+            fingerprint=self.fingerprint if len(rows) == len(self) else mark,
             paths=tuple(self.paths[row] for row in rows),
             labels=self.labels[rows],
             splits=self.splits[rows],

@@ -21,17 +21,16 @@ import torch
 from torch import Tensor
 
 from handful import __version__, machine
-from handful.data.audit import audit
 from handful.data.images import Images, open_store
 from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest, printable, read_pile
-from handful.data.saved import differences, obey_splits, save_splits
+from handful.data.saved import differences
 from handful.data.sources import read_data
 from handful.deliver.book import Run, RunBook, resolved
 from handful.deliver.costs import Cost, costs
 from handful.deliver.distilled import Figures, Row, as_section, read_figures, sentence
-from handful.deliver.fitting import log_to
-from handful.deliver.ground import Teller, cache_folder, census, downloads, slug
-from handful.deliver.preflight import check_outside, tell_issues
+from handful.deliver.ground import Teller, census, downloads, slug
+from handful.deliver.opening import open_pictures, open_workshop
+from handful.deliver.preflight import check_outside
 from handful.deliver.results import write_results
 from handful.deliver.teachers import Onnx, Teacher, agreed_classes, in_order, read_teacher, reordered
 from handful.engine.interrupt import listening
@@ -145,27 +144,15 @@ def distill(
         if book.finished:
             told.tell(f"this run is finished already: {book.folder}")
             return Distilled(book.result(), read_figures(book.folder / FIGURES))
-        splits = book.folder / "splits.csv"
-        if book.resumed and splits.exists():
-            manifest = obey_splits(manifest, splits)
-        else:
-            save_splits(manifest, splits)
-        side = options.side or max(teacher.side for teacher in known)
-        images, manifest, unreadable = open_store(
-            manifest, cache_folder(), side=side or None,
-            progress=lambda d, t: told.progress("reading pictures", d, t),
+        images, manifest, issues = open_pictures(
+            book, manifest, told,
+            side=options.side or max(teacher.side for teacher in known),
+            passed_by="name" if options.label_free else "",  # the class names are the teacher's affair
         )  # fmt: skip
-        issues = audit(manifest, images, unreadable, lambda d, t: told.progress("looking for copies", d, t))
-        if options.label_free:  # the class names are the teacher's affair
-            issues = [issue for issue in issues if issue.kind != "name"]
-        tell_issues(book.folder, issues, issues, told.tell)
         parts = Parts.of(images, manifest, options)
         told.tell(census(manifest, images))
         with Recorder(book.folder / "metrics.jsonl") as recorder:
-            workshop = Workshop(
-                cache=cache_folder(), folder=book.folder, device=device, log=log_to(recorder), tell=told.tell,
-                progress=told.progress, plan=book.plan, keep_plan=book.save, save_every=options.save_every,
-            )  # fmt: skip
+            workshop = open_workshop(book, told, recorder, save_every=options.save_every)
             lessons = _lessons(known, classes, manifest, images, parts.asked(), options.method, workshop)
             training = student_training(parts.task, options)
             student = distilled(parts.task, workshop, lessons, options.method, training, stage=DISTILLED)

@@ -15,16 +15,15 @@ import torch
 from torch import Tensor
 
 from handful import __version__, machine
-from handful.data.audit import audit
 from handful.data.images import Images, open_store
 from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest, printable
-from handful.data.saved import differences, obey_splits, save_splits
+from handful.data.saved import differences
 from handful.data.sources import read_data
 from handful.deliver.book import Run, RunBook, resolved
 from handful.deliver.extended import Figures, Row, Side, as_section, read_figures, sentence
-from handful.deliver.fitting import log_to
 from handful.deliver.ground import Teller, cache_folder, census, downloads, slug, tasks
-from handful.deliver.preflight import check_outside, tell_issues
+from handful.deliver.opening import open_pictures, open_workshop
+from handful.deliver.preflight import check_outside
 from handful.deliver.results import write_results
 from handful.engine.evaluate import predict
 from handful.engine.interrupt import listening
@@ -143,22 +142,15 @@ def extend(
         if book.finished:
             told.tell(f"this run is finished already: {book.folder}")
             return Extended(book.result(), read_figures(book.folder / FIGURES))
-        splits = book.folder / "splits.csv"
-        if book.resumed and splits.exists():
-            manifest = obey_splits(manifest, splits)
-        else:
-            save_splits(manifest, splits)
-        images, manifest, unreadable = _stored(manifest, saved, told, "reading pictures")
-        issues = audit(manifest, images, unreadable, lambda d, t: told.progress("looking for copies", d, t))
-        tell_issues(book.folder, issues, issues, told.tell)
+        images, manifest, issues = open_pictures(
+            book, manifest, told, side=saved.store["side"], channels=saved.store["channels"]
+        )
         task, validation, test = tasks(images, manifest, options.seed)
         told.tell(census(manifest, images))
         with Recorder(book.folder / "metrics.jsonl") as recorder:
-            workshop = Workshop(
-                cache=cache_folder(), folder=book.folder, device="cuda" if torch.cuda.is_available() else "cpu",
-                feature_backend=options.feature_backend, log=log_to(recorder), tell=told.tell,
-                progress=told.progress, plan=book.plan, keep_plan=book.save, save_every=options.save_every,
-            )  # fmt: skip
+            workshop = open_workshop(
+                book, told, recorder, save_every=options.save_every, feature_backend=options.feature_backend
+            )
             old.classifier.to(workshop.device)
             training = changed(further(old, task), options.training, "training")
             done = add_classes(
@@ -273,13 +265,11 @@ def _open_book(
     )
 
 
-def _stored(
-    manifest: Manifest, saved: Saved, told: Teller, what: str
-) -> tuple[Images, Manifest, list[tuple[str, str]]]:
-    """Pictures decoded as the old classifier wants them, and as ``predict`` will."""
+def _stored(manifest: Manifest, saved: Saved, told: Teller) -> tuple[Images, Manifest, list[tuple[str, str]]]:
+    """Old pictures decoded as the old classifier wants them, and as ``predict`` will."""
     return open_store(
         manifest, cache_folder(), side=saved.store["side"], channels=saved.store["channels"],
-        progress=lambda d, t: told.progress(what, d, t),
+        progress=lambda d, t: told.progress("reading old pictures", d, t),
     )  # fmt: skip
 
 
@@ -298,7 +288,7 @@ def _measured(
     y_old = torch.empty(0, dtype=torch.int64)
     before: Side | None = None
     if known is not None:
-        theirs, known, _ = _stored(known, saved, told, "reading old pictures")
+        theirs, known, _ = _stored(known, saved, told)
         rows_old = torch.from_numpy(known.ids(TEST))
         y_old = torch.from_numpy(known.labels)[rows_old]
         ask = partial(_answers, images=theirs, rows=rows_old, device=workshop.device)

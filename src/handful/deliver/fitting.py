@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,13 @@ import torch
 
 from handful import __version__, machine, parallel
 from handful.augment.named import with_policies
-from handful.data.audit import audit, in_order
-from handful.data.images import open_store
+from handful.data.audit import in_order
 from handful.data.manifest import Manifest, printable
-from handful.data.saved import differences, obey_splits, save_splits
+from handful.data.saved import differences
 from handful.data.sources import read_data
 from handful.deliver.book import FitOptions, Run, RunBook, resolved
-from handful.deliver.ground import Teller, cache_folder, census, downloads, slug, tasks
+from handful.deliver.ground import Teller, census, downloads, slug, tasks
+from handful.deliver.opening import open_pictures, open_workshop
 from handful.deliver.plan import Planned, planned
 from handful.deliver.preflight import check_outside, doubted_labels, tell_issues
 from handful.deliver.results import write_results
@@ -32,7 +31,6 @@ from handful.recipes.curve import own_curve
 from handful.recipes.pseudo_audit import pseudo_labels
 from handful.recipes.screen import screened
 from handful.recipes.table import changed, find, usual_space
-from handful.recipes.task import Workshop
 from handful.recipes.train import Training
 from handful.report.record import Recorder
 from handful.types import UsageError
@@ -80,25 +78,16 @@ def fit(
             if parallel.is_first():
                 parallel.barrier()
             return book.result()
-        splits = book.folder / "splits.csv"
-        if book.resumed and splits.exists():
-            manifest = obey_splits(manifest, splits)
-        elif parallel.is_first():
-            save_splits(manifest, splits)
-        images, manifest, unreadable = open_store(
-            manifest,
-            cache_folder(),
-            side=options.side or None,
-            progress=lambda d, t: teller.progress("reading pictures", d, t),
-        )
-        issues = audit(manifest, images, unreadable, lambda d, t: teller.progress("looking for copies", d, t))
-        tell_issues(book.folder, issues, issues, teller.tell)
+        images, manifest, issues = open_pictures(book, manifest, teller, side=options.side)
         if parallel.is_first():
             parallel.barrier()
         task, validation, test = tasks(images, manifest, options.seed)
         teller.tell(census(manifest, images))
         with Recorder(book.folder / "metrics.jsonl") if parallel.is_first() else nullcontext() as recorder:
-            workshop = _workshop(book, options, teller, recorder)
+            workshop = open_workshop(
+                book, teller, recorder, save_every=options.save_every, feature_backend=options.feature_backend,
+                compile=options.compile,
+            )  # fmt: skip
             doubts = doubted_labels(task, workshop, manifest, options.recipe)
             issues = in_order([*issues, *doubts])
             tell_issues(book.folder, issues, doubts, teller.tell)
@@ -156,22 +145,6 @@ def _open_book(
     return book, printable(manifest.name)
 
 
-def _workshop(book: RunBook, options: FitOptions, teller: Teller, recorder: Recorder | None) -> Workshop:
-    return Workshop(
-        cache=cache_folder(),
-        folder=book.folder,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        feature_backend=options.feature_backend,
-        log=log_to(recorder),
-        tell=teller.tell,
-        progress=teller.progress,
-        plan=book.plan,
-        keep_plan=book.save,
-        compile=options.compile,
-        save_every=options.save_every,
-    )
-
-
 def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | None = None) -> Planned:
     """What ``fit`` would do, from names and headers alone; nothing is written.
 
@@ -223,18 +196,3 @@ def _method(options: FitOptions) -> Any:
         )
     method = recipe.make(**options.method)
     return method if options.method else None
-
-
-def log_to(recorder: Recorder | None) -> Callable[[str, int, dict[str, float]], None]:
-    """Writes a stage's scalars; what an earlier, killed process wrote beyond its checkpoint is cut off first."""
-    seen: set[str] = set()
-
-    def log(stage: str, step: int, scalars: dict[str, float]) -> None:
-        if recorder is None:  # only the first process writes
-            return
-        if stage not in seen:
-            seen.add(stage)
-            recorder.truncate_after(stage, step - 1)
-        recorder.write(stage, step, scalars)
-
-    return log

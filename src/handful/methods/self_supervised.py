@@ -5,6 +5,7 @@ Legend: B labelled pictures, M unlabelled ones, D features, V views or tiles of 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class SelfSupervised:
+class SelfSupervised(ABC):
     """L = mean_i CE(student(x_i), y_i) + weight * L_self(unlabelled); with ``alone`` just L_self.
 
     A method of the family gives ``shown`` (views of the unlabelled pictures), ``own`` (L_self), and the role
@@ -45,17 +46,18 @@ class SelfSupervised:
     parts: ClassVar[bool] = False  # whether the network is shown parts of pictures, enlarged
 
     @property
+    @abstractmethod
     def shown(self) -> Mapping[str, str]:
-        raise NotImplementedError
+        """Views of the unlabelled pictures, by name."""
 
     @property
+    @abstractmethod
     def copies(self) -> int:
         """V: how often each unlabelled picture goes through the network."""
-        raise NotImplementedError
 
+    @abstractmethod
     def own(self, models: Models, batch: Batch) -> Tensor:
         """L_self, a scalar."""
-        raise NotImplementedError
 
     @property
     def views(self) -> Mapping[str, str]:
