@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.common import record
 from benchmarks.datasets import DATASETS
 from handful import api
-from handful.recipes.compare import Source
+from handful.recipes.draws import Source
 from handful.report import page as report_page
 from handful.report.compare import Comparison, curves
 

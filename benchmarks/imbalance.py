@@ -21,7 +21,7 @@ from benchmarks.datasets import DATASETS, Dataset
 from benchmarks.grids import RUNS
 from handful.api import cache_folder
 from handful.randomness import permutation
-from handful.recipes.compare import parse
+from handful.recipes.contenders import parse
 from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import small_training

@@ -21,7 +21,7 @@ from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS, Dataset
 from handful.api import cache_folder
 from handful.data.images import from_array
-from handful.recipes.compare import parse
+from handful.recipes.contenders import parse
 from handful.recipes.matching import KINDS
 from handful.recipes.table import ROUNDS, find
 from handful.recipes.task import Workshop

@@ -24,7 +24,7 @@ from handful.api import write_digits
 from handful.commands.compare import numbers, recipes
 from handful.commands.console import seconds
 from handful.commands.fit import _given, _peek
-from handful.recipes.compare import parse
+from handful.recipes.contenders import parse
 from handful.recipes.table import RECIPES, changed, find
 from handful.recipes.train import Training
 from handful.types import UsageError

@@ -20,7 +20,9 @@ from sklearn.metrics import f1_score
 import handful.recipes.compare as compare
 from handful import machine
 from handful.data.images import from_array
-from handful.recipes.compare import Cell, Contender, Grid, Source, line_up, parse, run
+from handful.recipes.compare import Cell, Grid, run
+from handful.recipes.contenders import Contender, line_up, parse
+from handful.recipes.draws import Source, draws_table
 from handful.types import UsageError
 
 PER_CLASS = 24
@@ -61,7 +63,7 @@ def test_draws_are_nested_paired_and_stratified() -> None:
 
 def test_draws_table_lists_every_draw_in_order_of_rank() -> None:
     source = blobs()
-    table = compare.draws_table(source, (1, 4), (0, 3))
+    table = draws_table(source, (1, 4), (0, 3))
     assert len(table) == 2 * 3 * 4
     for seed in (0, 3):
         for size in (1, 4):
@@ -207,7 +209,8 @@ import sys, json
 from pathlib import Path
 from dataclasses import asdict
 from tests.recipes.test_compare import blobs, without_times
-from handful.recipes.compare import Grid, parse, run
+from handful.recipes.compare import Grid, run
+from handful.recipes.contenders import parse
 words = ("logistic@pixels", "propagation@pixels", "supervised@pixels:training.steps=12,training.batch=4")
 grid = Grid(tuple(map(parse, words)), (1, 4), (0, 1, 2))
 folder = Path(sys.argv[1])

@@ -18,7 +18,8 @@ from handful.models.norms import find_statistics
 from handful.randomness import key
 from handful.recipes.auto import choose
 from handful.recipes.choice import PriorTable
-from handful.recipes.compare import Source, line_up, parse
+from handful.recipes.contenders import line_up, parse
+from handful.recipes.draws import Source
 from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training, train_network

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import pytest
 
-from handful.recipes.compare import Cell, Contender
+from handful.recipes.compare import Cell
+from handful.recipes.contenders import Contender
 from handful.report.compare import Comparison, analyse, render, to_csv, to_json
 
 PROBE, OTHER, USER = (

@@ -21,8 +21,10 @@ from handful.deliver.ground import Teller, cache_folder, downloads, slug
 from handful.deliver.preflight import check_outside
 from handful.engine.interrupt import listening
 from handful.files import write_atomic
-from handful.recipes.compare import Grid, Source, draws_table, line_up, parse
+from handful.recipes.compare import Grid
 from handful.recipes.compare import run as measure
+from handful.recipes.contenders import line_up, parse
+from handful.recipes.draws import Source, draws_table
 from handful.recipes.table import RECIPES
 from handful.report.compare import Comparison, analyse
 from handful.report.compare import write as write_comparison
@@ -39,7 +41,7 @@ class CompareOptions:
     """What a comparison measures.
 
     Attributes:
-        recipes: contenders as ``recipes.compare.parse`` reads them; () takes every recipe that needs seconds.
+        recipes: contenders as ``recipes.contenders.parse`` reads them; () takes every recipe that needs seconds.
         labels: sizes, labels per class; () takes 1, 4, 16, 64, … as far as the data reach.
         seeds: number of label draws; ``first_seed`` is the number of the first.
         seconds: of training a network (of the whole choice for "auto").

@@ -10,233 +10,35 @@ Legend: N pictures, K classes, S sizes (labels per class), R draws.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import signal
 import time
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from handful import __version__, machine
-from handful.augment.named import with_policies
-from handful.data.images import Images
-from handful.data.split import draw, folds
 from handful.engine.interrupt import requested
 from handful.files import write_atomic
-from handful.randomness import key, permutation
-from handful.recipes.auto import choose, recipe_options, started_by
+from handful.randomness import key
+from handful.recipes.auto import choose, recipe_options
 from handful.recipes.choice import prior_table
-from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
+from handful.recipes.contenders import Contender
+from handful.recipes.draws import Source
+from handful.recipes.table import find
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import STEPS, Training, digest
+from handful.recipes.train import STEPS
 from handful.statistics import balanced_accuracy, expected_calibration_error, macro_f1
 from handful.types import HandfulError, Interrupted, UsageError
 
 FORMAT = 1  # of a cell's file
-MOST_FOLDS = 4  # of the cross-validation where there is no test part
-CHEAP_BASELINES = ("logistic", "nearest-mean", "knn")  # always in the table
-
-
-@dataclass(frozen=True)
-class Source:
-    """Pictures to draw labels from, and those to score on.
-
-    Attributes:
-        y: int64 [N], -1 where the class is not known.
-        pool: row numbers that are learnt from; labels are drawn among those with a known class.
-        test: row numbers to score on; without any, cross-validation on the labelled part of the pool.
-        name: for messages, and so that the automatic choice leaves out what it knows of this set.
-    """
-
-    images: Images
-    y: np.ndarray
-    pool: np.ndarray
-    test: np.ndarray
-    classes: tuple[str, ...]
-    name: str = "data"
-
-    def limited(self, most: int) -> Source:
-        """The same with a pool of at most ``most`` pictures, sampled once for all draws and recipes."""
-        if not most or len(self.pool) <= most:
-            return self
-        some = np.sort(self.pool[permutation(len(self.pool), "pool")[:most]])
-        return Source(self.images, self.y, some, self.test, self.classes, self.name)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Identifies pictures, labels and parts."""
-        parts = (digest(torch.from_numpy(a)) for a in (self.y, self.pool, self.test))
-        return f"{key(self.images.fingerprint, *parts, self.classes):016x}"
-
-    @property
-    def known(self) -> np.ndarray:
-        """Row numbers of the pool whose class is known."""
-        return self.pool[self.y[self.pool] >= 0]
-
-    def n_folds(self) -> int:
-        """Of the cross-validation where there is no test part."""
-        rarest = int(np.bincount(self.y[self.known], minlength=len(self.classes)).min())
-        return min(MOST_FOLDS, rarest)
-
-    def most_labels(self) -> int:
-        """The largest number of labels per class that every class can give."""
-        counts = np.bincount(self.y[self.known], minlength=len(self.classes))
-        if len(self.test):
-            return int(counts.min())
-        return int(counts.min() - math.ceil(counts.min() / max(self.n_folds(), 1)))
-
-    def drawn(self, per_class: int, seed: int, among: np.ndarray | None = None) -> np.ndarray:
-        """Row numbers of one draw, sorted: ``per_class`` of each class (all where a class has fewer)."""
-        rows = self.known if among is None else among
-        return rows[draw(self.y[rows], per_class, seed)]
-
-    def tasks(self, per_class: int, seed: int) -> Iterator[tuple[Task, Tensor]]:
-        """The tasks of one draw with the rows to score on: one with a test part, otherwise one a fold."""
-        if len(self.test):
-            yield self._task(self.drawn(per_class, seed), np.empty(0, np.int64), seed), _rows(self.test)
-            return
-        known = self.known
-        fold_of = folds(self.y[known], self.n_folds(), 1, seed)[0]
-        for fold in range(self.n_folds()):
-            held = known[fold_of == fold]
-            labelled = self.drawn(per_class, seed, known[fold_of != fold])
-            yield self._task(labelled, held, seed), _rows(held)
-
-    def _task(self, labelled: np.ndarray, held: np.ndarray, seed: int) -> Task:
-        rest = np.setdiff1d(self.pool, np.concatenate([labelled, held]))
-        y = _rows(self.y[labelled])
-        return Task(self.images, _rows(labelled), y, _rows(rest), self.classes, _rows(held), seed)
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A recipe with its settings: one line of the table.
-
-    Attributes:
-        recipe: a name of ``recipes.table``, or "auto".
-        on: feature space.
-        method, training: fields that differ from the recipe's own.
-        seconds: of training a run (of the whole choice for "auto"); steps that are given leave it unused.
-        without_priors: data sets that the automatic choice must not know.
-    """
-
-    recipe: str
-    on: str = ""
-    method: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    seconds: float = 60.0
-    without_priors: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """``fine-tune@lite0:training.steps=40``: what the command line takes."""
-        changes = [f"method.{k}={v}" for k, v in self.method.items()]
-        changes += [f"training.{k}={v}" for k, v in self.training.items()]
-        where = f"@{self.on}" if self.on and self.recipe != "auto" else ""
-        return f"{self.recipe}{where}" + (f":{','.join(changes)}" if changes else "")
-
-    @property
-    def uses_unlabelled(self) -> bool:
-        return self.recipe == "auto" or find(self.recipe).uses_unlabelled or bool(started_by(self.training))
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies everything that decides this contender's figures, besides the data."""
-        timed = self.recipe == "auto" or (find(self.recipe).trains and not self.training.get("steps"))
-        return f"{key(self.name, self.seconds if timed else 0, self.without_priors):016x}"
-
-    def checked(self) -> Contender:
-        """Itself.
-
-        Raises:
-            UsageError: an unknown recipe or field, or settings that nobody would read.
-        """
-        if self.recipe == "auto":
-            if self.method or self.training:
-                raise UsageError("'auto' takes no settings of a recipe", fix="name a recipe instead")
-            return self
-        recipe = find(self.recipe)
-        recipe.make(**self.method)
-        changed(Training(), self.training, "training")
-        if self.training and not recipe.trains:
-            raise UsageError(f"recipe '{self.recipe}' trains no network", fix="leave training.… out")
-        return self
-
-
-def parse(text: str, **rest: Any) -> Contender:
-    """``NAME[@SPACE][:method.field=value,training.field=value,…]`` as a contender.
-
-    Raises:
-        UsageError: it cannot be read, or names what is not there.
-    """
-    head, _, tail = (
-        text.partition(":") if not text.partition("@")[2].startswith("timm:") else _after_timm(text)
-    )
-    recipe, _, on = head.partition("@")
-    changes: dict[str, Any] = {"method": {}, "training": {}}
-    for item in filter(None, tail.split(",")):
-        path, equals, value = item.partition("=")
-        part, dot, name = path.strip().partition(".")
-        if not (equals and dot and part in changes):
-            fix = "write it as RECIPE:training.steps=40,method.threshold=0.9"
-            raise UsageError(f"'{item}' in '{text}' is not a setting", fix=fix)
-        changes[part][name.replace("-", "_")] = _value(value.strip())
-    changes["method"] = with_policies(changes["method"])
-    return Contender(recipe.strip(), on.strip(), **changes, **rest).checked()
-
-
-def _after_timm(text: str) -> tuple[str, str, str]:
-    """ "fine-tune@timm:resnet18:training.steps=4": the first colon belongs to the network's name."""
-    before, _, after = text.partition("@timm:")
-    network, colon, tail = after.partition(":")
-    return f"{before}@timm:{network}", colon, tail
-
-
-def _value(text: str) -> Any:
-    """A number, true or false as such; anything else as text."""
-    try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def line_up(contenders: Sequence[Contender], source: Source) -> list[Contender]:
-    """The contenders, their feature spaces filled in, and the labelled-only baselines that they are measured by:
-    the cheap ones on every space in use, and each recipe's own labelled-only twin with the same training."""
-    some = next(iter(source.tasks(1, 0)))[0]
-    found: dict[str, Contender] = {}
-
-    def add(c: Contender) -> None:
-        if c.recipe != "auto":
-            on = c.on or usual_space(c.recipe, some)
-            c = Contender(c.recipe, on, c.method, c.training, c.seconds, c.without_priors)
-        found.setdefault(c.name, c)
-
-    for c in contenders:
-        add(c)
-    for c in list(found.values()):
-        on = c.on or spaces_for(some)[0]
-        twin = "" if c.recipe == "auto" else find(c.recipe).labelled_only
-        if not twin and started_by(c.training):
-            twin = c.recipe
-        for name in filter(None, (*CHEAP_BASELINES, twin)):
-            training = {k: v for k, v in c.training.items() if not k.startswith("init")}
-            training = training if find(name).trains else {}
-            here = usual_space(name, some) if name == "supervised" else on  # which looks at pixels alone
-            add(Contender(name, here, {}, training, c.seconds))
-    order = {name: i for i, name in enumerate([*RECIPES, "auto"])}
-    return sorted(found.values(), key=lambda c: (c.uses_unlabelled, order[c.recipe], c.on))
 
 
 @dataclass
@@ -521,29 +323,6 @@ def _fit(contender: Contender, task: Task, workshop: Workshop, name: str) -> tup
     return recipe.run(task, workshop, on=contender.on, **options, stage=contender.recipe), ""
 
 
-def draws_table(
-    source: Source, sizes: Sequence[int], seeds: Sequence[int]
-) -> list[tuple[int, str, int, str]]:
-    """(draw, class, rank, picture) of every labelled picture; at size n those of rank below n are labelled.
-
-    Without a test part the labelled pictures of a fold are drawn among the others, so there is no single list.
-    """
-    if not len(source.test):
-        return []
-    rows = []
-    for seed in seeds:
-        taken: set[int] = set()
-        rank = dict.fromkeys(range(len(source.classes)), 0)
-        for size in sorted(set(range(1, max(sizes) + 1))):
-            for row in source.drawn(size, seed).tolist():
-                if row not in taken:
-                    taken.add(row)
-                    k = int(source.y[row])
-                    rows.append((seed, source.classes[k], rank[k], source.images.names[row]))
-                    rank[k] += 1
-    return rows
-
-
 def _line(cell: Cell) -> str:
     head = f"{cell.contender}, {cell.labels} per class, draw {cell.seed}: "
     if cell.failed:
@@ -551,7 +330,3 @@ def _line(cell: Cell) -> str:
     chosen = f", chose {cell.chosen}" if cell.chosen else ""
     assert cell.accuracy is not None
     return head + f"{100 * cell.accuracy:.1f} % right ({cell.seconds:.1f} s{chosen})"
-
-
-def _rows(a: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(a, dtype=np.int64))

@@ -13,7 +13,7 @@ import numpy as np
 
 from handful.forecast import STOP, Forecast, forecast
 from handful.recipes.auto import Outcome
-from handful.recipes.compare import Source
+from handful.recipes.draws import Source
 from handful.recipes.task import Task, Workshop
 
 LEAST = 3  # sizes that a forecast needs

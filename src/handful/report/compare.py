@@ -21,7 +21,8 @@ from markupsafe import Markup
 from handful.files import write_atomic
 from handful.forecast import forecast
 from handful.labels_saved import LabelsSaved, labels_saved, sentence, worth
-from handful.recipes.compare import Cell, Contender
+from handful.recipes.compare import Cell
+from handful.recipes.contenders import Contender
 from handful.report import compare_figures, figures
 from handful.report.compare_figures import Series, Worth
 from handful.report.page import duration, points, points_span, span
