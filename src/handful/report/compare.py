@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -26,6 +25,7 @@ from handful.recipes.contenders import Contender
 from handful.report import compare_figures, figures
 from handful.report.compare_figures import Series, Worth
 from handful.report.page import duration, points, points_span, span
+from handful.report.templates import fill
 from handful.statistics import Estimate, mean_interval
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -270,30 +270,22 @@ def write(c: Comparison, folder: Path) -> None:
 
 def render(c: Comparison) -> str:
     """The page as text; it needs nothing else."""
-    here = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(here),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        percent=figures.percent,
-        span=span,
-        points=points,
-        points_span=points_span,
-        duration=duration,
-        worth=worth,
-        kilobytes=lambda x: f"{x / 1024:,.1f} kB",
-        finite=lambda x: x is not None and math.isfinite(x),
-    )
     shown = _shown(c)
     letters = {name: LETTERS[i % 26] for i, name in enumerate(shown)}
     middle = c.sizes[min(1, len(c.sizes) - 1)]
-    return environment.get_template("compare.html.j2").render(
+    return fill(
+        "compare.html.j2",
+        {
+            "percent": figures.percent,
+            "span": span,
+            "points": points,
+            "points_span": points_span,
+            "duration": duration,
+            "worth": worth,
+            "kilobytes": lambda x: f"{x / 1024:,.1f} kB",
+            "finite": lambda x: x is not None and math.isfinite(x),
+        },
         c=c,
-        style=Markup((here / "page.css").read_text("utf-8")),
         headline=_headline(c),
         curves=curves(c),
         bars=_bars(c),

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import torch
-from markupsafe import Markup
 from torch import Tensor
 
 from handful.augment.mix import Mixing
@@ -19,6 +17,7 @@ from handful.files import write_atomic
 from handful.randomness import uniform
 from handful.report import figures
 from handful.report.record import Thumb
+from handful.report.templates import fill
 
 STRENGTHS = 7  # pictures of a strip
 DRAWS = 6  # of a policy, for each picture
@@ -71,20 +70,13 @@ def write(
         about: facts on where the policy comes from, for the head of the page.
         flip: whether views may mirror.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     gray = pictures.shape[1] == 1
     others = [v for v in VIEWS if v != view and not (gray and v in ("hue",))]
-    page = environment.get_template("gallery.html.j2").render(
+    page = fill(
+        "gallery.html.j2",
         name=name,
         view=view,
         about=about,
-        style=Markup((Path(__file__).parent / "page.css").read_text("utf-8")),
         fig=figures,
         policy=[_draws(pictures[i], labels[i], view, flip, seed) for i in range(min(3, len(pictures)))],
         operations=[

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import jinja2
 import numpy as np
 import torch
 from markupsafe import Markup
@@ -20,6 +18,7 @@ from handful.report import figures
 from handful.report.inspect_figures import histogram, shifts, strips
 from handful.report.page import span, thousands
 from handful.report.record import Thumb
+from handful.report.templates import fill
 
 COUPLES = 24  # problems that are shown as pictures
 LISTED = 200  # problems that are listed in words
@@ -62,15 +61,6 @@ class Look:
 
 def render(look: Look) -> str:
     """The page as text; it needs nothing else."""
-    here = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(here),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=figures.percent, span=span, thousands=thousands, deviations=deviations)
     m = look.manifest
     counts = {name: row for name, row in m.counts().items() if name}
     page = {
@@ -95,8 +85,11 @@ def render(look: Look) -> str:
         "command": look.command,
         "about": look.about,
     }
-    return environment.get_template("inspect.html.j2").render(
-        p=page, fig=figures, style=Markup((here / "page.css").read_text("utf-8"))
+    return fill(
+        "inspect.html.j2",
+        {"percent": figures.percent, "span": span, "thousands": thousands, "deviations": deviations},
+        p=page,
+        fig=figures,
     )
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from handful.models.count import Counted
@@ -19,6 +16,7 @@ from handful.report import figures
 from handful.report.model_figures import accuracies, bars, heat, norms
 from handful.report.page import THIN, thousands
 from handful.report.record import Thumb
+from handful.report.templates import fill
 
 
 @dataclass(frozen=True)
@@ -88,21 +86,17 @@ class ModelLook:
 
 def render(look: ModelLook) -> str:
     """The page as text; it needs nothing else."""
-    here = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(here),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        thousands=thousands, amount=amount, sides=sides, shape=shape, percent=figures.percent
-    )
-    return environment.get_template("model.html.j2").render(
+    return fill(
+        "model.html.j2",
+        {
+            "thousands": thousands,
+            "amount": amount,
+            "sides": sides,
+            "shape": shape,
+            "percent": figures.percent,
+        },
         s=look,
         fig=figures,
-        style=Markup((here / "page.css").read_text("utf-8")),
         verdict=verdict(look),
         seen=[(e, field_thumb(e)) for e in look.effective],
         starts=norms(look.at_start, "Gradient norm by layer before training"),

@@ -8,12 +8,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from handful.files import write_atomic
 from handful.recipes.moons import Played
 from handful.report.figures import percent
+from handful.report.templates import fill
 
 WIDTH, GAP, HEAD = 192, 12, 18
 SHOWN = 300  # points that are drawn; all are scored
@@ -80,18 +80,14 @@ def write(
     folder: Path, rows: Sequence[dict[str, Any]], played: Sequence[Played], about: dict[str, str]
 ) -> Path:
     """``moons.html`` and ``moons.svg`` in ``folder``; returns the page."""
-    here = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(here), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(percent=percent)
     figure = drawing(played)
-    page = environment.get_template("moons.html.j2").render(
+    page = fill(
+        "moons.html.j2",
+        {"percent": percent},
         rows=rows,
         figure=figure,
         about=about,
         seed=played[0].seed,
-        style=Markup((here / "page.css").read_text("utf-8")),
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "moons.svg", figure)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import jinja2
 from markupsafe import Markup, escape
 
 from handful.data.audit import WORDS
 from handful.files import write_atomic
 from handful.report import figures
 from handful.report.record import Audit, Summary, Tried
+from handful.report.templates import fill
 
 MINUS, THIN = "\u2212", "\u202f"
 
@@ -26,7 +28,7 @@ def render(summary: Summary) -> str:
 
     Raises ValueError where the confusion matrix does not fit the class names.
     """
-    filters = {
+    filters: dict[str, Callable[..., Any]] = {
         "percent": figures.percent,
         "span": span,
         "sure": sure,
@@ -37,19 +39,12 @@ def render(summary: Summary) -> str:
         "commands": commands,
         "of_kind": of_kind,
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(filters)
     s = summary
     matrix = s.confusion
-    return environment.get_template("page.html.j2").render(
+    return fill(
+        "page.html.j2",
+        filters,
         s=s,
-        style=Markup((Path(__file__).parent / "page.css").read_text("utf-8")),
         fig=figures,
         verdict=s.verdict or verdict(s),
         baseline=next((t for t in s.tried if t.baseline), None),
