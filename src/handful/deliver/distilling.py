@@ -22,14 +22,13 @@ from torch import Tensor
 
 from handful import __version__, machine
 from handful.data.images import Images, open_store
-from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest, printable, read_pile
-from handful.data.saved import differences
+from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest, read_pile
 from handful.data.sources import read_data
 from handful.deliver.book import Run, RunBook, resolved
 from handful.deliver.costs import Cost, costs
 from handful.deliver.distilled import Figures, Row, as_section, read_figures, sentence
 from handful.deliver.ground import Teller, census, downloads, slug
-from handful.deliver.opening import open_pictures, open_workshop
+from handful.deliver.opening import open_book, open_pictures, open_workshop
 from handful.deliver.preflight import check_outside
 from handful.deliver.results import write_results
 from handful.deliver.teachers import Onnx, Teacher, agreed_classes, in_order, read_teacher, reordered
@@ -336,14 +335,7 @@ def _open_book(
     name = f"{slug(manifest.name)}-distill-{slug(options.student)}-{identity[:8]}"
     folder = Path(out) if out else Path("runs") / name
     check_outside(folder, data)
-    return RunBook(
-        folder,
-        identity,
-        options,
-        data=printable(str(data if isinstance(data, (str, Path)) else manifest.root)),
-        command=printable(command),
-        changes=differences(manifest, folder / "splits.csv"),
-    )
+    return open_book(folder, identity, options, manifest, data, command)
 
 
 def _lessons(

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from handful import __version__, machine
 from handful.data.images import Images, open_store
-from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest, printable
-from handful.data.saved import differences
+from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest
 from handful.data.sources import read_data
 from handful.deliver.book import Run, RunBook, resolved
 from handful.deliver.extended import Figures, Row, Side, as_section, read_figures, sentence
 from handful.deliver.ground import Teller, cache_folder, census, downloads, slug, tasks
-from handful.deliver.opening import open_pictures, open_workshop
+from handful.deliver.opening import open_book, open_pictures, open_workshop
 from handful.deliver.preflight import check_outside
 from handful.deliver.results import write_results
 from handful.engine.evaluate import predict
@@ -255,14 +254,7 @@ def _open_book(
     check_outside(folder, data)
     if known is not None and known.pictures is None:
         check_outside(folder, known.root)
-    return RunBook(
-        folder,
-        identity,
-        options,
-        data=printable(str(data if isinstance(data, (str, Path)) else manifest.root)),
-        command=printable(command),
-        changes=differences(manifest, folder / "splits.csv"),
-    )
+    return open_book(folder, identity, options, manifest, data, command)
 
 
 def _stored(manifest: Manifest, saved: Saved, told: Teller) -> tuple[Images, Manifest, list[tuple[str, str]]]:

@@ -14,11 +14,10 @@ from handful import __version__, machine, parallel
 from handful.augment.named import with_policies
 from handful.data.audit import in_order
 from handful.data.manifest import Manifest, printable
-from handful.data.saved import differences
 from handful.data.sources import read_data
 from handful.deliver.book import FitOptions, Run, RunBook, resolved
 from handful.deliver.ground import Teller, census, downloads, slug, tasks
-from handful.deliver.opening import open_pictures, open_workshop
+from handful.deliver.opening import open_book, open_pictures, open_workshop
 from handful.deliver.plan import Planned, planned
 from handful.deliver.preflight import check_outside, doubted_labels, tell_issues
 from handful.deliver.results import write_results
@@ -134,14 +133,7 @@ def _open_book(
     identity, folder = _place(manifest, data, options, out)
     if not parallel.is_first():
         parallel.barrier()
-    book = RunBook(
-        folder,
-        identity,
-        options,
-        data=printable(str(data if isinstance(data, (str, Path)) else manifest.root)),
-        command=printable(command),
-        changes=differences(manifest, folder / "splits.csv"),
-    )
+    book = open_book(folder, identity, options, manifest, data, command)
     return book, printable(manifest.name)
 
 

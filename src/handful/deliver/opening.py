@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from handful import parallel
 from handful.data.audit import audit
 from handful.data.images import Images, open_store
-from handful.data.manifest import Issue, Manifest
-from handful.data.saved import obey_splits, save_splits
-from handful.deliver.book import RunBook
+from handful.data.manifest import Issue, Manifest, printable
+from handful.data.saved import differences, obey_splits, save_splits
+from handful.deliver.book import Options, RunBook
 from handful.deliver.ground import Teller, cache_folder
 from handful.deliver.preflight import tell_issues
 from handful.recipes.task import Workshop
 from handful.report.record import Recorder
+
+
+def open_book(
+    folder: Path, identity: str, options: Options, manifest: Manifest, data: Any, command: str
+) -> RunBook:
+    """The book of a run on ``data`` in this folder, which says what changed where it belongs to another run."""
+    return RunBook(
+        folder,
+        identity,
+        options,
+        data=printable(str(data if isinstance(data, (str, Path)) else manifest.root)),
+        command=printable(command),
+        changes=differences(manifest, folder / "splits.csv"),
+    )
 
 
 def open_pictures(
