@@ -11,11 +11,17 @@ import torch
 
 import handful.recipes.feature_matching as matching
 from handful.data.images import from_array
-from handful.recipes.feature_matching import FeatureStream, on_features
+from handful.methods.supervised import Supervised
+from handful.recipes.feature_matching import ON_FEATURES, FeatureStream, on_features
 from handful.recipes.task import Task, Workshop
 from handful.recipes.transfer import probe, propagate
 
 N, LABELLED, SIDE = 90, 9, 8
+OTHERS = {
+    "vat": {"entropy": 0.0},
+    "mixmatch": {"alpha": 0.0},
+    "freematch": {"fair": 0.0},
+}  # terms beside "weight"
 
 
 def task(n_labels: int = LABELLED) -> Task:
@@ -57,7 +63,7 @@ def test_without_steps_it_is_label_propagation(workshop: Workshop, monkeypatch: 
     here = task()
     rows = torch.arange(N)
     assert torch.equal(
-        on_features(here, workshop, on="pixels").logits(rows),
+        on_features("fixmatch", here, workshop, on="pixels").logits(rows),
         propagate(here, workshop, on="pixels").logits(rows),
     )
 
@@ -65,17 +71,43 @@ def test_without_steps_it_is_label_propagation(workshop: Workshop, monkeypatch: 
 def test_it_learns_from_the_unlabelled_rows(workshop: Workshop) -> None:
     here = task(3)
     rest, truth = here.unlabelled, here.unlabelled % 3
-    right = (on_features(here, workshop, on="pixels").logits(rest).argmax(1) == truth).float().mean()
+    right = (
+        (on_features("fixmatch", here, workshop, on="pixels").logits(rest).argmax(1) == truth).float().mean()
+    )
     alone = (probe(here, workshop, on="pixels").logits(rest).argmax(1) == truth).float().mean()
     assert right > alone
     assert right > 0.9
+
+
+@pytest.mark.parametrize("name", sorted(ON_FEATURES))
+def test_every_method_learns_from_the_unlabelled_rows(name: str, workshop: Workshop) -> None:
+    here = task(3)
+    rows, truth = here.unlabelled, here.unlabelled % 3
+    right = (on_features(name, here, workshop, on="pixels").logits(rows).argmax(1) == truth).float().mean()
+    alone = (probe(here, workshop, on="pixels").logits(rows).argmax(1) == truth).float().mean()
+    assert right > alone
+
+
+@pytest.mark.parametrize("name", sorted(set(ON_FEATURES) - {"mpl"}))
+def test_without_weight_a_method_is_supervised_training(
+    name: str, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "STEPS", 30)
+    here, rows, kind = task(), torch.arange(N), ON_FEATURES[name]
+    nothing = {"weight": 0.0} | (OTHERS.get(name, {}))
+    method = kind.method(**{**kind.defaults, **nothing})
+    got = on_features(name, here, workshop, on="pixels", method=method, stage="same").logits(rows)
+    plain = on_features(name, here, workshop, on="pixels", method=Supervised(), stage="same").logits(rows)
+    begun = propagate(here, workshop, on="pixels").logits(rows)
+    torch.testing.assert_close(got, plain, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(plain, begun, atol=1e-2)
 
 
 def test_what_is_saved_answers_as_the_table_does(workshop: Workshop) -> None:
     from handful.augment.views import to_input
 
     here = task()
-    fitted = on_features(here, workshop, on="pixels")
+    fitted = on_features("fixmatch", here, workshop, on="pixels")
     rows = torch.arange(20)
     classifier = fitted.classifier.eval()
     with torch.no_grad():
@@ -95,5 +127,5 @@ def test_held_out_pictures_are_not_learnt(workshop: Workshop, monkeypatch: pytes
     monkeypatch.setattr(FeatureStream, "at", watched)
     here = replace(task(), seed=1)
     fold = torch.arange(LABELLED) < 3
-    on_features(here.without(fold), workshop, on="pixels")
+    on_features("fixmatch", here.without(fold), workshop, on="pixels")
     assert seen == set(range(3, N))

@@ -64,7 +64,7 @@ def fit(words: Sequence[str]) -> int:
     recipe = _peek(words, "--recipe") or "auto"
     if recipe == "list":
         for name, row in RECIPES.items():
-            print(f"{name:<18} {row.title}{' (uses unlabelled pictures)' if row.uses_unlabelled else ''}")
+            print(f"{name:<22} {row.title}{' (uses unlabelled pictures)' if row.uses_unlabelled else ''}")
         return 0
     extra: list[Any] = []
     if recipe == "auto" and any(word.startswith("--method.") for word in words):

@@ -76,7 +76,7 @@ class VAT:
         return Loss(total, {name: value.detach() for name, value in terms.items()})
 
     def direction(self, answer: Callable[[Tensor], Tensor], u: Tensor, p: Tensor, draw: Tensor) -> Tensor:
-        """r [B, C, H, W]: power iteration from a random direction, drawn for the global batch; ``answer`` takes
+        """r, of the shape of u: power iteration from a random direction, drawn for the global batch; ``answer`` takes
         pictures to logits."""
         everyone = (len(u) * parallel.size(), *u.shape[1:])
         start = torch.randn(everyone, generator=torch.Generator().manual_seed(int(draw)))
@@ -91,6 +91,6 @@ class VAT:
 
 
 def _unit(d: Tensor) -> Tensor:
-    """Each picture scaled to a root mean square of 1: [B, C, H, W]."""
-    scale = d.square().mean((1, 2, 3), keepdim=True).sqrt()
+    """Each picture (or row of features) scaled to a root mean square of 1: [B, …]."""
+    scale = d.square().mean(tuple(range(1, d.dim())), keepdim=True).sqrt()
     return d / scale.clamp_min(torch.finfo(d.dtype).tiny)

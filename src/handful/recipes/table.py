@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from handful.methods.distillation import Distillation
-from handful.methods.fixmatch import FixMatch
 from handful.methods.jigsaw import Jigsaw
 from handful.methods.label_propagation import LabelPropagation
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
@@ -237,16 +236,19 @@ RECIPES: dict[str, Recipe] = {
         labelled_only="logistic",
         taught=True,
     ),
-    "fixmatch-features": Recipe(
-        "label propagation, then FixMatch on the features",
-        True,
-        False,
-        on_features,
-        FixMatch,
-        defaults=ON_FEATURES,
-        labelled_only="logistic",
-        candidate=False,
-    ),
+    **{
+        f"{name}-features": Recipe(
+            f"head on features, {kind.title}",
+            True,
+            False,
+            partial(on_features, name),
+            kind.method,
+            defaults=kind.defaults,
+            labelled_only="logistic",
+            candidate=False,
+        )
+        for name, kind in ON_FEATURES.items()
+    },
     "supervised": Recipe("small network from scratch", False, True, scratch, Supervised, 3),
     "pseudo-label": Recipe(
         "small network, propagated pseudo-labels",
