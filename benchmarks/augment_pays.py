@@ -1,8 +1,8 @@
 """What augmentation is worth: none, weak, strong, RandAugment, RandAugment with MixUp or CutMix, on the same draws.
 
 CIFAR-10 with 400 labels per class, a small residual network from random weights, 800 steps of 64 pictures (13 epochs)
-and, as ``cifar10-long``, 3,200 (51 epochs, one draw); tf_flowers with 16 labels per class, EfficientNet-Lite0 fine-tuned for 100
-steps of 16 (20 epochs). Three label draws, last averaged weights, no selection.
+and, as ``cifar10-long``, 3,200 (51 epochs, one draw); tf_flowers with 16 labels per class, EfficientNet-Lite0
+fine-tuned for 100 steps of 16 (20 epochs). Three label draws, last averaged weights, no selection.
 
     python -m benchmarks.augment_pays [--only cifar10|cifar10-long|tf_flowers] [--steps N]
 """
