@@ -19,12 +19,8 @@ from typing import Any
 
 from benchmarks.common import arguments
 from benchmarks.grids import keep, rows, source, sweep
-from handful.recipes.noisy_student import NoisyStudent
 
 STEPS, RATIO, DRAWS = 600, 4, 2
-STAGES = {
-    "noisy-student": NoisyStudent().rounds + 1
-}  # recipes that take ``steps`` for each of their networks
 WEAK = "supervised:method.view=weak"
 CORE = (
     "supervised",
@@ -46,8 +42,7 @@ MANY = (*CORE, "mpl:method.tune_steps=0", *REGULARISERS)
 
 
 def contender(text: str, steps: int, batch: int = 0) -> str:
-    """A recipe with its share of the steps."""
-    steps //= STAGES.get(text.partition(":")[0], 1)
+    """A recipe with its steps."""
     settings = f"training.steps={steps},training.ratio={RATIO}" + (
         f",training.batch={batch}" if batch else ""
     )

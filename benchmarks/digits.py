@@ -13,7 +13,7 @@ DRAWS = 20
 SECONDS = 90
 RECIPES = (
     "propagation@pixels",
-    "pseudo-label@pixels:training.steps=200",
+    "pseudo-label@pixels:training.steps=300",
     "fixmatch@pixels:training.steps=300",
     "vat@pixels:training.steps=300",
     "auto",

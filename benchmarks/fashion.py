@@ -14,8 +14,7 @@ import numpy as np
 
 from benchmarks.common import arguments
 from benchmarks.grids import keep, sweep
-from handful.recipes.noisy_student import NoisyStudent
-from handful.recipes.table import RECIPES, ROUNDS
+from handful.recipes.table import RECIPES
 from handful.report.compare import Comparison
 from handful.statistics import mean_interval
 
@@ -32,19 +31,14 @@ CORE = (
 )
 REST = ("pi-model", "mean-teacher", "vat", "mixmatch", "flexmatch", "freematch", "softmatch", "adamatch")
 WEAK = "supervised:method.view=weak"
-STAGES = {  # recipes that take ``steps`` for each of their stages
-    "pseudo-label": ROUNDS,
-    "noisy-student": NoisyStudent().rounds + 1,
-}
 OTHERS = ("propagation@pixels", "fixmatch:training.start=supervised", "fixmatch:training.start=random")
 
 
 def contender(text: str, steps: int) -> str:
-    """A recipe of the table with its share of the steps."""
+    """A recipe of the table with its steps."""
     name = text.partition(":")[0].partition("@")[0]
     if not RECIPES[name].trains:
         return text
-    steps //= STAGES.get(name, 1)
     return f"{text}{',' if ':' in text else ':'}training.steps={steps}"
 
 

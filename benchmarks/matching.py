@@ -23,7 +23,7 @@ from handful.api import cache_folder
 from handful.data.images import from_array
 from handful.recipes.contenders import parse
 from handful.recipes.matching import KINDS
-from handful.recipes.table import ROUNDS, find
+from handful.recipes.table import find
 from handful.recipes.task import Workshop
 from handful.recipes.train import small_training
 
@@ -66,8 +66,7 @@ def main() -> None:
                     continue
                 contender = parse(text)
                 row = find(contender.recipe)
-                steps = STEPS // ROUNDS if contender.recipe == "pseudo-label" else STEPS
-                training = replace(small_training(task), **{"steps": steps, **contender.training})
+                training = replace(small_training(task), **{"steps": STEPS, **contender.training})
                 begin = time.perf_counter()
                 with tempfile.TemporaryDirectory() as folder:
                     workshop = Workshop(cache_folder(), Path(folder), save_every=0, spaces=spaces)

@@ -6,7 +6,7 @@ mixing, MixUp or CutMix, from the same pictures in the same steps. Map: sum over
 picture's class times the last feature map (Zhou et al. 2016, eq. 2), enlarged bilinearly. *Pointed*: its maximum lies
 in the digit's box; by chance that is the box's share of the picture. *Inside*: share of the positive map in the box.
 
-    python -m benchmarks.pointing [--seeds 3] [--steps 600]
+    python -m benchmarks.pointing [--seeds 3] [--steps 1800]
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def measure(root: Path, seed: int, steps: int, mix: dict[str, Any]) -> dict[str,
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1800)
     given = parser.parse_args()
     grid = Grid("pointing")
     rows = []

@@ -86,6 +86,38 @@ def test_copies_lie_in_folders_as_their_pictures(flowers: Path, tmp_path: Path) 
     assert (before + after == 255).all()
 
 
+def test_copies_of_pictures_elsewhere_stay_below_their_folder(flowers: Path, tmp_path: Path) -> None:
+    place = tmp_path / "table"
+    place.mkdir()
+    rows = [f"{flowers / name / '0.png'},{name}" for name in ("red", "blue")]
+    rows += [f"../flowers/{name}/1.png,{name}" for name in ("red", "blue")]
+    (place / "t.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    before = sorted(tmp_path.rglob("*.png"))
+    words = ["augment", str(place / "t.csv"), "--copies", "1", "--apply", str(tmp_path / "deep" / "copies")]
+    assert cli.run([*words, "--out", str(tmp_path / "g")]) == 0
+    new = set(tmp_path.rglob("*.png")) - set(before)
+    assert len(new) == 4 and all(p.is_relative_to(tmp_path / "deep" / "copies") for p in new)
+
+
+def test_a_search_leaves_the_folders_beside_its_own_alone(flowers: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "work").mkdir(parents=True)
+    (tmp_path / "out" / "work" / "thesis.txt").write_text("years")
+    words = [
+        "augment",
+        str(flowers),
+        "--search",
+        "--steps",
+        "1",
+        "--time",
+        "1s",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert cli.run(words) == 0
+    assert (tmp_path / "out" / "work" / "thesis.txt").read_text() == "years"
+    assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".search")]
+
+
 def test_a_searched_policy_is_a_file_that_fit_takes(
     flowers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

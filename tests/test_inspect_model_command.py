@@ -11,7 +11,6 @@ import torch
 
 from handful import api, cli
 from handful.deliver.model_inspection import crossed, solved
-from handful.models.paths import PathLength
 from handful.models.receptive import Field, Reach
 from handful.report.model_figures import bars, heat, norms, overlay, power_of_ten
 from handful.report.model_page import amount, sides
@@ -122,4 +121,3 @@ def test_figures() -> None:
         sides(Field(Reach(7), Reach(1))) == "7 × 1"
         and sides(Field(Reach(851), Reach(851), True)) == "whole (851)"
     )
-    assert PathLength(1, 2, 0.5, 0.5).paths == 2

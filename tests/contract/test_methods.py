@@ -22,6 +22,7 @@ from handful.methods.table import METHODS
 from handful.models.classifier import Classifier
 
 every_method = pytest.mark.parametrize("name", METHODS)
+every_setting = pytest.mark.parametrize("name", [*METHODS, *toy.VARIANTS])
 every_network = pytest.mark.parametrize("kind", toy.NETWORKS)
 
 
@@ -52,7 +53,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @every_network
-@every_method
+@every_setting
 def test_two_processes_give_the_update_of_one(pair: Path, name: str, kind: str) -> None:
     logged: list[dict[str, float]] = []
     state = toy.start(toy.NETWORKS[kind], toy.method(name), dtype=torch.float64)
@@ -75,7 +76,7 @@ def test_two_processes_give_the_update_of_one(pair: Path, name: str, kind: str) 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @every_network
-@every_method
+@every_setting
 def test_a_run_resumed_half_way_ends_with_the_same_bits(
     tmp_path: Path, name: str, kind: str, optimizer: str
 ) -> None:

@@ -153,10 +153,18 @@ NETWORKS = {"norm-free": "lenet", "batch-norm": "conv-4"}
 SIDE, N, N_LABELLED = 8, 64, 8
 
 
+# Further settings that have roles or a stream of their own: they keep the promises on processes and resuming, too.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "distillation with features": ("distillation", {"feature_weight": 0.5, "feature_dim": 3}),
+    "supervised with mixing": ("supervised", {"mix": "both"}),
+}
+
+
 def method(name: str, **changes: Any) -> Any:
-    """A method of the table with its options for the toy task."""
+    """A method of the table, or a variant, with its options for the toy task."""
+    name, more = VARIANTS.get(name, (name, {}))
     made = METHODS[name](**OPTIONS.get(name, {}))
-    return replace(made, **changes)
+    return replace(made, **more, **changes)
 
 
 def baseline(name: str) -> Any:
@@ -203,7 +211,9 @@ def stream(algorithm: Any, spec: Any) -> TrainStream:
         batch=4,
         unlabelled=torch.arange(N_LABELLED, N),
         ratio=2 if algorithm.uses_unlabelled else 0,
-        extra={"target": stored} if getattr(algorithm, "needs_teacher", False) else {},
+        extra={"target": stored, "guide": stored @ torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])}
+        if getattr(algorithm, "needs_teacher", False)
+        else {},
         seed=3,
         stage="toy",
     )
@@ -273,7 +283,7 @@ def two_processes(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
     try:
-        for name in METHODS:
+        for name in (*METHODS, *VARIANTS):
             for kind, backbone in NETWORKS.items():
                 logged: list[dict[str, float]] = []
                 state = start(backbone, method(name), dtype=torch.float64)

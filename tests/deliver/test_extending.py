@@ -147,6 +147,42 @@ def probabilities(model: Any, files: list[Path]) -> np.ndarray:
     return classify(model, files).p.numpy()
 
 
+def test_it_can_be_looked_into_and_its_maps_carry_its_own_classes(
+    done: api.Extended, new_data: Path, old_data: Path, tmp_path: Path
+) -> None:
+    look = api.inspect_model(
+        done.run.folder, new_data, out=tmp_path / "look"
+    ).look  # 2 classes; its head knows 5
+    captions = {thumb.caption for thumb, _ in look.maps}
+    assert captions <= set("01234") and captions & set("34"), captions
+    with pytest.raises(UsageError, match="as it was trained"):
+        api.inspect_model(done.run.folder, size=32, out=tmp_path / "other")
+    before = (done.run.folder / "report.html").read_bytes()
+    with pytest.raises(UsageError, match="the folder of a run"):
+        api.inspect_model("lenet", out=done.run.folder)
+    assert (done.run.folder / "report.html").read_bytes() == before
+
+
+def test_options_that_nothing_uses_are_told(
+    probe: Path, new_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "extend",
+        str(probe),
+        str(new_data),
+        "--steps",
+        "5",
+        "--temperature",
+        "3",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert cli.run(words) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "nothing trains: no use for --temperature, --steps" in told
+    assert cli.run([*words[:3], "--view", "nonsense", "--out", str(tmp_path / "p")]) == 2
+
+
 def test_it_can_be_evaluated_and_exported(done: api.Extended, new_data: Path, tmp_path: Path) -> None:
     found = api.evaluate(done.run.folder, new_data)
     assert found.accuracy == done.run.accuracy

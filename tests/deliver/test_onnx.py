@@ -135,6 +135,16 @@ def test_a_file_whose_answers_differ_is_not_written(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "deploy.onnx").exists()
 
 
+def test_a_file_that_gives_no_numbers_is_not_written(tmp_path: Path) -> None:
+    saved = network("conv-4", 16, 16, 3, tmp_path)
+    with torch.no_grad():
+        saved.classifier.backbone.head.bias.fill_(float("nan"))  # type: ignore[union-attr,operator]
+    assert np.isnan(deployed.parity(saved, deployed.to_onnx(saved)))
+    save_model(tmp_path / "nan", saved.classifier, CLASSES, 3, 16)
+    with pytest.raises(HandfulError, match="difference nan"):
+        export(tmp_path / "nan")
+
+
 def test_without_the_packages_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network("conv-4", 16, 16, 3, tmp_path)
     monkeypatch.setattr(deployed, "NEEDS", ("onnx", "no_such_package"))

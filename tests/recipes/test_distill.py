@@ -92,6 +92,19 @@ def test_a_run_is_repeated_to_the_bit_and_features_are_imitated(
     assert logged[0]["soft"] > logged[23]["soft"] > 0
 
 
+def test_features_are_imitated_in_the_same_way_where_the_start_without_labels_is_there_already(
+    task: Task, teacher: Fitted, tmp_path: Path
+) -> None:
+    rows = torch.cat([task.labelled, task.unlabelled]).sort().values
+    lessons = lessons_of(teacher, task, rows, features=True)
+    training = replace(TRAINING, steps=2, init="jigsaw", init_steps=2)
+    fresh, used = (Workshop(tmp_path, tmp_path / name, save_every=0) for name in ("fresh", "used"))
+    distilled(task, used, lessons, Distillation(), training, stage="s")  # leaves the start behind
+    method = Distillation(feature_weight=0.5)
+    found = [distilled(task, bench, lessons, method, training, stage="s") for bench in (fresh, used)]
+    assert torch.equal(*(fitted.logits(UNSEEN[:50]) for fitted in found))
+
+
 def test_what_a_teacher_cannot_give(task: Task, teacher: Fitted, bench: Callable[..., Workshop]) -> None:
     rows = torch.cat([task.labelled, task.unlabelled]).sort().values
     known = lessons_of(teacher, task, rows)
@@ -136,7 +149,7 @@ def test_the_twin_has_as_many_steps_and_the_same_augmentation(
 
 
 def test_the_recipe_brings_its_own_larger_teacher(task: Task, bench: Callable[..., Workshop]) -> None:
-    few = replace(TRAINING, steps=30)
+    few = replace(TRAINING, steps=60)
     student = RECIPES["distill"].run(task, bench(), on="pixels", training=few, stage="distill")
     assert student.classifier.backbone_config["name"] == "conv-4"
     weights = sum(p.numel() for p in student.classifier.parameters())
@@ -153,4 +166,4 @@ def test_own_lessons_are_the_teachers_answers(
     lessons = own_lessons(teacher, task, bench(), Distillation())
     assert torch.equal(lessons.rows, torch.arange(500))
     torch.testing.assert_close(lessons.log_p, teacher.logits(lessons.rows).log_softmax(1))
-    assert lessons.live is not None and agreement(teacher, teacher) == 1
+    assert lessons.live is not None

@@ -24,7 +24,7 @@ from handful.recipes.task import Workshop
 from handful.recipes.train import Training
 from handful.types import Interrupted, UsageError
 
-QUICK = Training(backbone="small-resnet", steps=3, batch=6, ratio=1, ema=0.0)
+QUICK = Training(backbone="small-resnet", steps=9, batch=6, ratio=1, ema=0.0)
 
 
 def probabilities(m: int = 40, k: int = 4) -> Tensor:
@@ -151,7 +151,7 @@ def test_the_chain_is_kept_for_the_report_also_over_a_restart(
     for (_, logits), state in zip(fitted.before, caught):
         network: Any = state.models["student"]
         assert torch.equal(logits(rows), predict(network, small_task().images, rows, network.spec))
-    training = {"steps": 3, "batch": 6, "ratio": 1, "backbone": "lenet"}
+    training = {"steps": 9, "batch": 6, "ratio": 1, "backbone": "lenet"}
     first, again = (
         choose(
             small_task(), workshop, only=("noisy-student", "pixels"), training=training, prior=PriorTable()

@@ -13,6 +13,7 @@ from torch import nn
 
 import handful.recipes.train as train
 from handful.engine.state import State
+from handful.methods.fixmatch import FixMatch
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
 from handful.methods.supervised import Supervised
@@ -20,7 +21,8 @@ from handful.models.ema import EMA
 from handful.recipes.self_training import continued, meta_pseudo_labels, reduced_meta_pseudo_labels, substage
 from handful.recipes.table import RECIPES, changed
 from handful.recipes.task import Task, Workshop
-from handful.recipes.train import Training, train_network
+from handful.recipes.train import Training, shortened, train_network
+from handful.types import UsageError
 
 QUICK = Training(backbone="conv-4", steps=4, batch=6, ratio=1, ema=0.9)
 
@@ -136,3 +138,51 @@ def test_the_stored_teacher_labels_once_and_is_no_part_of_the_students_training(
     assert type(teacher.models["student"]).__name__ == "LeNet"
     assert fitted.logits(torch.arange(24)).isfinite().all()
     assert set(alone.optimizers) == {"student"}
+
+
+@pytest.mark.parametrize(
+    "recipe", ["pseudo-label", "noisy-student", "mpl-reduced", "fixmatch", "distill", "mpl"]
+)
+def test_the_stages_of_a_recipe_share_the_steps_that_its_twin_has_alone(
+    recipe: str, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    fit = train.fit
+
+    def counted(*arguments: Any, **options: Any) -> None:
+        steps.append(options["steps"])
+        fit(*arguments, **options)
+
+    monkeypatch.setattr(train, "fit", counted)
+    row = RECIPES[recipe]
+    method = row.make(tune_steps=0) if "mpl" in recipe else row.make()
+    training = replace(QUICK, backbone="lenet", steps=12)
+    row.run(small_task(), workshop, on="pixels", method=method, training=training, stage=recipe)
+    assert sum(steps) == 12
+
+
+def test_a_stage_has_a_step_at_least() -> None:
+    half = shortened(Training(seconds=3.0, steps=1, max_steps=1), 0.5)
+    assert (half.seconds, half.steps, half.max_steps) == (1.5, 1, 1)
+    assert (shortened(Training(), 0.5).steps, shortened(Training(), 0.5).max_steps) == (
+        0,
+        0,
+    )  # as the time gives
+
+
+@pytest.mark.parametrize("recipe", ["fixmatch", "noisy-student", "simclr", "mpl"])
+def test_a_ratio_of_zero_is_refused(recipe: str, workshop: Workshop) -> None:
+    training = replace(QUICK, ratio=0)
+    with pytest.raises(UsageError, match="a ratio of 0"):
+        RECIPES[recipe].run(small_task(), workshop, on="pixels", training=training, stage=recipe)
+
+
+@pytest.mark.parametrize("method", [MetaPseudoLabels(labels="soft", tune_steps=0), FixMatch()])
+def test_auxiliary_heads_that_get_no_loss_take_no_part(
+    method: Any, workshop: Workshop, caught: list[State]
+) -> None:
+    training = Training(backbone="googlenet", steps=1, batch=2, ratio=1, size=16)
+    train_network(small_task(), workshop, method, training, stage="s")
+    (state,) = caught
+    names = [name for name, p in state.models["student"].named_parameters() if not p.requires_grad]
+    assert names and all(name.startswith(("body.aux1.", "body.aux2.")) for name in names)

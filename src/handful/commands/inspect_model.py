@@ -28,8 +28,8 @@ class InspectModelArguments:
     """labelled pictures, for linear probes and activation maps"""
     size: int = 0
     """pixels a side (default: what the network was made for)"""
-    channels: int = 3
-    """of the pictures"""
+    channels: int = 0
+    """of the pictures (default: 3)"""
     pretrained: bool = False
     """with trained weights (lite0 has them without a network connection)"""
     seed: int = 0

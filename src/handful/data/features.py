@@ -313,6 +313,8 @@ def start_torch(frozen: Frozen, full: Tensor, folder: Path) -> Runner:
     example = (frozen.scale * full[:2].float() + frozen.shift).to(device)
     try:
         net = fold(frozen.net, example)
+    except Interrupted:
+        raise
     except HandfulError as error:
         log.warning("features: batch norm is not folded: %s", error.reason)
         net = copy.deepcopy(frozen.net)

@@ -114,13 +114,19 @@ def classes_in_turn(task: Task, seed: int) -> Tensor:
     return torch.tensor([place for _, _, place in sorted(ranks)])
 
 
+def inside(path: str) -> Path:
+    """A picture's path as one that cannot leave the folder it is put below: no root, and "up" for each ".."."""
+    parts = Path(path).parts
+    return Path(*("up" if part == ".." else part for part in parts if part != Path(path).anchor))
+
+
 def write_copies(
     images: Images, manifest: Manifest, view: View, folder: Path, options: AugmentOptions
 ) -> int:
     """Augmented copies as PNG files, in folders named as theirs: ``rose/7.jpg`` becomes ``rose/7-1.png`` and so on
     (``rose/7.jpg-1.png`` where there is a ``rose/7.png`` too). Returns how many."""
     rows = np.sort(np.concatenate([manifest.ids(LABELLED), manifest.ids(UNLABELLED)]))
-    paths = [Path(manifest.paths[row]) for row in rows]
+    paths = [inside(manifest.paths[row]) for row in rows]
     named = Counter(path.with_suffix("") for path in paths)
     for copy in range(1, options.copies + 1):
         u = uniform((len(rows), view.n_draws), options.seed, "copies", copy)

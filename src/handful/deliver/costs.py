@@ -24,7 +24,7 @@ from handful.deliver.onnx import NEEDS, graph, parity, to_onnx
 from handful.deliver.teachers import Teacher, open_session, read_teacher
 from handful.export import Saved, size_on_disk
 from handful.models.count import count
-from handful.types import HandfulError, InputSpec
+from handful.types import HandfulError, InputSpec, Interrupted
 
 ROUNDS, WARM = 31, 3
 Call = Callable[[], Any]
@@ -96,6 +96,8 @@ def costs(
                 onnx_calls[name] = in_onnx(name, content, x)
                 if name == check:
                     found[name]["difference"] = parity(saved, to_onnx(saved))
+            except Interrupted:
+                raise
             except HandfulError as error:
                 tell(f"{name} is not measured in ONNX Runtime: {error.reason}")
         torch_calls[name] = in_torch(network, x)

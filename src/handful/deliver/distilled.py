@@ -66,6 +66,7 @@ def read_figures(file: Path) -> Figures:
         raise HandfulError(f"is damaged ({error})", file=file, fix=fix) from error
 
 
+TOGETHER = "all teachers together"
 COLUMNS = (
     "network", "MB", "weights", "MFLOPs", "ms", "ONNX ms", "ONNX MB", "right", "agrees",
 )  # fmt: skip
@@ -96,18 +97,21 @@ def _over(value: float | None, unit: float, digits: int) -> str:
 
 def sentence(figures: Figures, student: str, teachers: str) -> str:
     """Smaller by how much, quicker by how much, and was the teacher worth it?"""
-    first, chosen = figures.rows[0], _student(figures)
+    chosen = _student(figures)
+    taught = [row for row in figures.rows[: figures.rows.index(chosen)] if row.name != TOGETHER]
     words = [f"{student} learned from {teachers}."]
-    smaller = [
-        f"{a / b:.1f} times {what}"
-        for what, a, b in (
-            ("fewer parameters", first.cost.parameters, chosen.cost.parameters),
-            ("quicker in PyTorch", first.cost.torch_ms, chosen.cost.torch_ms),
-            ("quicker in ONNX Runtime", first.cost.onnx_ms, chosen.cost.onnx_ms),
-        )
-        if a and b
-    ]
-    words += [f"Against the teacher: {', '.join(smaller)}."] if smaller else []
+    compared = []
+    for less, more, name in (
+        ("fewer parameters", "more parameters", "parameters"),
+        ("quicker in PyTorch", "slower in PyTorch", "torch_ms"),
+        ("quicker in ONNX Runtime", "slower in ONNX Runtime", "onnx_ms"),
+    ):
+        theirs, own = [getattr(row.cost, name) for row in taught], getattr(chosen.cost, name)
+        if theirs and all(theirs) and own:  # several teachers are asked one after the other
+            times = sum(theirs) / own
+            compared.append(f"{max(times, 1 / times):.1f} times {less if times >= 1 else more}")
+    who = "teacher" if len(taught) == 1 else "teachers together"
+    words += [f"Against the {who}: {', '.join(compared)}."] if compared else []
     if figures.gain:
         value, low, high = figures.gain
         sure = "more" if low > 0 else "less" if high < 0 else "neither surely more nor less"

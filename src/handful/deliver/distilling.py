@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from handful import __version__, machine
+from handful.augment.named import with_policies
 from handful.data.images import Images, open_store
 from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest, read_pile
 from handful.data.sources import read_data
 from handful.deliver.book import Run, RunBook, resolved
 from handful.deliver.costs import Cost, costs
-from handful.deliver.distilled import Figures, Row, as_section, read_figures, sentence
+from handful.deliver.distilled import TOGETHER, Figures, Row, as_section, read_figures, sentence
 from handful.deliver.ground import Teller, census, downloads, slug
 from handful.deliver.opening import open_book, open_pictures, open_workshop
 from handful.deliver.preflight import check_outside
@@ -127,6 +128,8 @@ def distill(
         Interrupted: told to stop; the state is saved.
     """
     options, told = options or DistillOptions(), teller or Teller()
+    views = {name: getattr(options.method, name) for name in ("view", "taught_view")}
+    options = replace(options, method=replace(options.method, **with_policies(views)))
     begin = time.perf_counter()
     machine.tune_allocator()
     machine.set_threads()
@@ -135,9 +138,10 @@ def distill(
     with listening():
         known = [read_teacher(word, options.onnx, device) for word in words]
         classes = agreed_classes(known)
+        seed = options.seed
         if data is None:
-            data, options = run_data(known[0], options)
-        manifest = of_classes(_read(data, options), classes, options.label_free)
+            data, options, seed = run_data(known[0], options)
+        manifest = of_classes(_read(data, options, seed), classes, options.label_free)
         options = fitting(options, manifest)
         book = _open_book(manifest, data, known, options, out, command)
         if book.finished:
@@ -175,8 +179,8 @@ def distill(
         return Distilled(book.result(), figures)
 
 
-def run_data(teacher: Teacher, options: DistillOptions) -> tuple[str, DistillOptions]:
-    """Where the pictures of a teacher's run are, and the options with its labels.
+def run_data(teacher: Teacher, options: DistillOptions) -> tuple[str, DistillOptions, int]:
+    """Where the pictures of a teacher's run are, the options with its number of labels, and the seed that drew them.
 
     Raises:
         UsageError: it is no run, or its pictures are gone.
@@ -190,18 +194,14 @@ def run_data(teacher: Teacher, options: DistillOptions) -> tuple[str, DistillOpt
     if not place or (":" not in place and not Path(place).exists()):
         raise UsageError(f"its pictures are no longer at '{place}'", file=teacher.name, fix=fix)
     if had.get("labels_per_class"):
-        options = replace(
-            options, labels_per_class=int(had["labels_per_class"]), seed=int(had.get("seed", 0))
-        )
-    return place, options
+        return place, replace(options, labels_per_class=int(had["labels_per_class"])), int(had.get("seed", 0))
+    return place, options, options.seed
 
 
-def _read(data: Any, options: DistillOptions) -> Manifest:
-    """The manifest; without labels, a folder of pictures in no classes will do."""
+def _read(data: Any, options: DistillOptions, seed: int) -> Manifest:
+    """The manifest, its labels drawn by ``seed``; without labels, a folder of pictures in no classes will do."""
     try:
-        return read_data(
-            data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
-        )
+        return read_data(data, labels_per_class=options.labels_per_class, seed=seed, downloads=downloads())
     except UsageError as error:
         if options.label_free and isinstance(data, (str, Path)) and Path(data).is_dir():
             return read_pile(data)
@@ -254,7 +254,7 @@ def fitting(options: DistillOptions, manifest: Manifest) -> DistillOptions:
     if options.side and options.side < 8:
         raise UsageError(f"pictures of {options.side} px a side are too small", fix="give --side 8 or more")
     if not len(manifest.ids(LABELLED)):
-        soft = options.method.soft_weight or 1.0
+        soft = options.method.soft_weight or float(not options.method.feature_weight)
         options = replace(options, method=replace(options.method, hard_weight=0.0, soft_weight=soft))
     if not len(manifest.ids(LABELLED)) + len(manifest.ids(UNLABELLED)):
         raise UsageError("holds nothing to learn from", file=manifest.root, fix="add pictures, or other data")
@@ -435,7 +435,7 @@ def _measured(
 
     alone = len(known) == 1
     table = [row(t.name, TEACHER if alone else "", cost.get(t.name, Cost())) for t in known]
-    table += [] if alone else [row("all teachers together", TEACHER, Cost())]
+    table += [] if alone else [row(TOGETHER, TEACHER, Cost())]
     table += [row(name, name, cost[outcome.chosen]) for name in students]
     gain = paired_difference(right[outcome.chosen], right[outcome.twin]) if twin and right else None
     agreed_on = parts.unseen_words if len(parts.unseen) else ""

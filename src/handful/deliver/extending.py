@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from handful import __version__, machine
+from handful.augment.named import make, with_policies
 from handful.data.images import Images, open_store
 from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest
 from handful.data.sources import read_data
@@ -124,6 +125,8 @@ def extend(
         Interrupted: told to stop; the state is saved.
     """
     options, told = options or ExtendOptions(), teller or Teller()
+    options = replace(options, view=str(with_policies({"view": options.view})["view"]))
+    make(options.view)
     begin = time.perf_counter()
     machine.tune_allocator()
     machine.set_threads()
@@ -150,8 +153,11 @@ def extend(
             workshop = open_workshop(
                 book, told, recorder, save_every=options.save_every, feature_backend=options.feature_backend
             )
-            old.classifier.to(workshop.device)
+            if old.trains:  # a head on frozen features is fitted, and stays, on the processor
+                old.classifier.to(workshop.device)
             training = changed(further(old, task), options.training, "training")
+            if not old.trains and (unused := _unused(options)):
+                told.tell(f"a head on frozen features gets new rows, and nothing trains: no use for {unused}")
             done = add_classes(
                 old, task, workshop, method, training,
                 validation=validation, seconds=options.seconds, started=begin,
@@ -163,6 +169,13 @@ def extend(
         book.seconds = time.perf_counter() - begin
         _write(book, old, done, task, manifest, validation, test, issues, figures)
         return Extended(book.result(), figures)
+
+
+def _unused(options: ExtendOptions) -> str:
+    """The options of training that differ from their defaults, as on the command line."""
+    names = ("lambda_old", "temperature", "freeze_old_head", "responses", "view")
+    changed_ = [name for name in names if getattr(options, name) != getattr(ExtendOptions(), name)]
+    return ", ".join(f"--{name.replace('_', '-')}" for name in [*changed_, *options.training])
 
 
 def read_old(run: str | Path) -> Saved:

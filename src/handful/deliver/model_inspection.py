@@ -70,7 +70,7 @@ def inspect_model(
     data: Any = None,
     *,
     size: int = 0,
-    channels: int = 3,
+    channels: int = 0,
     pretrained: bool = False,
     seed: int = 0,
     out: str | Path | None = None,
@@ -83,7 +83,7 @@ def inspect_model(
         model: a name of ``models.backbones``, or the folder of a finished run.
         data: labelled pictures (what ``fit`` takes), for the linear probes and the activation maps; gradients are then
             measured on them, and on handwritten digits otherwise.
-        size, channels: of the pictures that the network sees; 0: what it was made for. A run has its own.
+        size, channels: of the pictures that the network sees; 0: what it was made for, and colour. A run has its own.
         pretrained: with trained weights.
         out: folder of the page; by default ``runs/NAME-inspect``.
 
@@ -96,9 +96,13 @@ def inspect_model(
     with listening():
         folder = Path(out) if out else Path("runs") / f"{slug(str(model))}-inspect"
         check_outside(folder, data)
+        if (folder / "run.toml").exists():
+            raise UsageError(
+                "is the folder of a run, whose report this would replace", file=folder, fix="another --out"
+            )
         pictures = read_pictures(data, seed, teller) if data is not None else digits(seed)
-        net, name, weights = network(model, len(pictures.classes), size, channels, pretrained, seed)
-        look = look_at(net, name, weights, pictures, data is not None, teller, printable(command))
+        net, name, weights, own = network(model, len(pictures.classes), size, channels, pretrained, seed)
+        look = look_at(net, name, weights, own, pictures, data is not None, teller, printable(command))
         write_atomic(folder / "report.html", render(look))
         return ModelInspected(folder, look)
 
@@ -146,9 +150,16 @@ def digits(seed: int) -> Pictures:
 
 def network(
     model: str | Path, n_classes: int, size: int, channels: int, pretrained: bool, seed: int
-) -> tuple[Net, str, str]:
-    """The network, its name, and where its weights come from. A run's keeps its head and its classes."""
+) -> tuple[Net, str, str, tuple[str, ...]]:
+    """The network, its name, where its weights come from, and the classes that it knows. A run's keeps its head.
+
+    Raises:
+        UsageError: there is no such network, or a run is to be another one than it is.
+    """
     if Path(model).is_dir():
+        if size or channels or pretrained:
+            fix = "leave --size, --channels and --pretrained out, or name the network"
+            raise UsageError("a run's network is as it was trained", file=model, fix=fix)
         saved = load_model(model)
         if not isinstance(saved.classifier.backbone, Net):
             raise UsageError(
@@ -157,20 +168,29 @@ def network(
         net = saved.classifier.backbone
         if isinstance(saved.classifier.head, nn.Module):
             net.head = saved.classifier.head
-        return net, f"{saved.classifier.backbone_config['name']} of {Path(model).name}", "the run's own"
+        name = f"{saved.classifier.backbone_config['name']} of {Path(model).name}"
+        return net, name, "the run's own", saved.classes
     name = str(model)
     if ":" not in name:
         find(name)
     net = create(
-        name, n_classes=n_classes, size=size or None, channels=channels, pretrained=pretrained, seed=seed
+        name, n_classes=n_classes, size=size or None, channels=channels or 3, pretrained=pretrained, seed=seed
     )
-    return net, name, "pretrained" if pretrained else f"fresh (seed {seed})"
+    return net, name, "pretrained" if pretrained else f"fresh (seed {seed})", ()
 
 
 def look_at(
-    net: Net, name: str, weights: str, pictures: Pictures, given: bool, teller: Teller, command: str
+    net: Net,
+    name: str,
+    weights: str,
+    own: tuple[str, ...],
+    pictures: Pictures,
+    given: bool,
+    teller: Teller,
+    command: str,
 ) -> ModelLook:
-    """Measure everything that the page shows. ``given``: the pictures are the user's."""
+    """Measure everything that the page shows. ``own``: the classes of a run's head; ``given``: the pictures are the
+    user's."""
     spec: InputSpec = net.spec
     shape = (spec.channels, spec.size, spec.size)
     tell = steps_told(teller, 5 if given else 4)
@@ -183,7 +203,8 @@ def look_at(
     sight = sights(net, shape, known)
     tell("gradients")
     batches = few_batches(pictures, spec, STEPS)
-    n_heads = net.head.out_features if isinstance(net.head, nn.Linear) else len(pictures.classes)
+    with evaluation(net), torch.no_grad():
+        n_heads = net(batches[0][0][:1]).logits.shape[1]
     if n_heads < len(pictures.classes):
         batches = [(x, y % n_heads) for x, y in batches]
     start, later, losses = gradients(net, shape, batches)
@@ -198,8 +219,7 @@ def look_at(
     if given:
         tell("linear probes and activation maps")
         probes, probed, head = probe(net, shape, pictures)
-        own = "run" in weights and isinstance(net.head, nn.Module)
-        thumbs, kind = looks(net, shape, pictures, None if own else head)
+        thumbs, kind = looks(net, shape, pictures, own or pictures.classes, None if own else head)
     return ModelLook(
         name, weights, spec.size, spec.channels, total, held, activation_bytes(net, (2, *shape)) // 2,
         blocks_of(net, shape, rows, known), rows, sight, start, later, losses,
@@ -358,11 +378,15 @@ def crossed(x: Tensor, y: Tensor, k: int, folds: int = 5) -> float:
 
 
 def looks(
-    net: Net, shape: tuple[int, int, int], pictures: Pictures, head: nn.Module | None
+    net: Net,
+    shape: tuple[int, int, int],
+    pictures: Pictures,
+    classes: tuple[str, ...],
+    head: nn.Module | None,
 ) -> tuple[list[tuple[Thumb, Thumb]], str]:
     """Pictures with the activation map of the class that they are called; test pictures where there are any.
 
-    ``head``: the probe on the features; None: the network's own head.
+    ``head``: the probe on the features; None: the network's own head. ``classes``: those that it gives.
     """
     pool = pictures.test if len(pictures.test) else pictures.rows
     rows = pool[torch.from_numpy(permutation(len(pool), "maps")[:MAPPED].copy())]
@@ -381,10 +405,9 @@ def looks(
     grown = F.interpolate(maps[:, None], (side, side), mode="bilinear")[:, 0]
     grown = grown - grown.amin((1, 2), keepdim=True)
     shares = (grown / grown.amax((1, 2), keepdim=True).clamp(min=1e-12)).double().numpy()
-    same = logits.shape[1] == len(pictures.classes)
     thumbs = []
     for i, picture in enumerate(raw.numpy()):
-        caption = pictures.classes[int(called[i])] if same else f"class {int(called[i])}"
+        caption = classes[int(called[i])]
         thumbs.append(
             (Thumb(picture, caption=caption), Thumb(overlay(picture, shares[i]), caption=f"{caption}: map"))
         )

@@ -25,7 +25,7 @@ from handful.export import Saved, load_model
 from handful.models.backbones import BACKBONES, create
 from handful.models.classifier import Classifier
 from handful.models.teacher import Answer, Frozen, gray
-from handful.types import InputSpec, Interrupted, Output, UsageError
+from handful.types import HandfulError, InputSpec, Interrupted, Output, UsageError
 
 KINDS = "a run's folder, lite0, timm:NAME, torchvision:NAME, a .onnx file, or predictions as .csv or .npz"
 OWN = "handful.classes"  # in the metadata of our ONNX files
@@ -145,6 +145,9 @@ def _published(name: str, device: str) -> Teacher:
 
         config = timm.get_pretrained_cfg(inner) if timm.is_model(inner.split(".")[0]) else None
         n_classes = config.num_classes if config is not None else n_classes
+        if not n_classes:
+            fix = "choose one with classes, or fit one on your classes: handful fit DATA --features timm:…"
+            raise UsageError(f"'{name}' has features, but no classes to teach", fix=fix)
     net = create(name, n_classes=n_classes, pretrained=True)
     classes = imagenet() if n_classes == 1000 else tuple(f"class-{k:05d}" for k in range(n_classes))
     config_ = {"name": name, "n_classes": n_classes, "channels": net.spec.channels, "size": net.spec.size}
@@ -189,7 +192,14 @@ def _onnx(path: Path, options: Onnx, threads: int) -> Teacher:
             file=path,
             fix="export it with such an input, or store its predictions in a table and give that",
         )
-    size = options.size or (shape[2] if isinstance(shape[2], int) else 0)
+    fixed = shape[2] if isinstance(shape[2], int) else 0
+    if options.size and fixed and options.size != fixed:
+        raise UsageError(
+            f"takes pictures of {fixed} px, not of {options.size}", file=path, fix="leave --onnx.size out"
+        )
+    if min(options.std) <= 0:
+        raise UsageError("--onnx.std must be above 0: pictures are divided by it", fix=fix)
+    size = options.size or fixed
     if not size:
         raise UsageError("does not say the size of its input", file=path, fix=fix)
     if options.gives not in ("logits", "probabilities"):
@@ -198,9 +208,9 @@ def _onnx(path: Path, options: Onnx, threads: int) -> Teacher:
         )
     channels = int(shape[1])
     mean, std = (_per_channel(values, channels) for values in (options.mean, options.std))
-    one = shape[0] == 1
+    batch = shape[0] if isinstance(shape[0], int) else 0
     answer = _foreign_file(
-        session, InputSpec(size, channels, mean, std), one, options.gives == "logits", classes, path
+        session, InputSpec(size, channels, mean, std), batch, options.gives == "logits", classes, path
     )
     mark = hashlib.sha256(f"{digest}{options}".encode()).hexdigest()
     return Teacher(str(path), classes, mark, answer=answer, file=path, onnx=options)
@@ -247,14 +257,23 @@ def _own_file(session: Any, channels: int) -> Answer:
 
 
 def _foreign_file(
-    session: Any, spec: InputSpec, one_by_one: bool, logits: bool, classes: tuple[str, ...], path: Path
+    session: Any, spec: InputSpec, batch: int, logits: bool, classes: tuple[str, ...], path: Path
 ) -> Answer:
+    """``batch``: how many pictures it takes at once, no more and no fewer; 0: any number."""
     name = session.get_inputs()[0].name
 
     def answer(pixels: Tensor) -> Output:
         x = to_input(pixels.cpu(), spec)
-        parts = [session.run(None, {name: part.numpy()})[0] for part in x.split(1 if one_by_one else len(x))]
-        z = torch.from_numpy(np.concatenate(parts)).float().flatten(1)
+        short = -len(x) % batch if batch else 0
+        whole = torch.cat([x, x[-1:].expand(short, -1, -1, -1)]) if short else x
+        try:
+            parts = [session.run(None, {name: part.numpy()})[0] for part in whole.split(batch or len(x))]
+        except Interrupted:
+            raise
+        except Exception as error:  # the runtime has classes of its own for each reason; it is passed on
+            first = str(error).strip().splitlines()[0]
+            raise HandfulError(f"cannot answer for these pictures ({first})", file=path) from error
+        z = torch.from_numpy(np.concatenate(parts)).float().flatten(1)[: len(x)]
         if z.shape[1] != len(classes):
             fix = "name all of them, in the order of its output, with --onnx.classes"
             raise UsageError(f"gives {z.shape[1]} numbers for {len(classes)} classes", file=path, fix=fix)

@@ -28,7 +28,8 @@ def nt_xent(z: Tensor, temperature: float) -> Tensor:
     z = parallel.gather_with_gradient(z.transpose(0, 1))  # [N, V, D]
     n, views, _ = z.shape
     rows = z.flatten(0, 1)
-    similar = rows @ rows.T / temperature
+    with torch.autocast(z.device.type, enabled=False):
+        similar = rows @ rows.T / temperature
     itself = torch.eye(n * views, dtype=torch.bool, device=z.device)
     log_p = similar.masked_fill(itself, -torch.inf).log_softmax(1)
     picture = torch.arange(n, device=z.device).repeat_interleave(views)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from handful.augment.mix import Mixing
 from handful.losses.classify import cross_entropy
 from handful.losses.distill import direction_loss, hint_loss, soft_target_loss
+from handful.randomness import generator
 from handful.types import Batch, Loss, Models, UsageError
 
 FEATURE_LOSSES = {"hint": hint_loss, "direction": direction_loss}
@@ -107,7 +108,11 @@ class Distillation:
             return {}
         like = next(network.parameters())
         width: int = network.dim  # type: ignore[assignment]
-        return {"projection": nn.Linear(width, self.feature_dim).to(like.dtype)}
+        projection = nn.Linear(width, self.feature_dim)
+        bound, drawn = width**-0.5, generator("projection", width, self.feature_dim)
+        for part in (projection.weight, projection.bias):  # torch's own start, from a generator of its own
+            nn.init.uniform_(part, -bound, bound, generator=drawn)
+        return {"projection": projection.to(like.dtype)}
 
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
         shown = [batch[name] for name in self.views]

@@ -91,9 +91,10 @@ class Feedback:
         """
         q = z_u.detach().softmax(1).requires_grad_()  # [M, K]
         student = parallel.unwrap(state.models["student"])
-        weights = list(student.parameters())
+        trained = {name: p for name, p in student.named_parameters() if p.requires_grad}
+        weights = list(trained.values())
         before = {  # the step below must not write into this graph
-            name: p.detach().clone().requires_grad_() for name, p in student.named_parameters()
+            name: p.detach().clone().requires_grad_() for name, p in trained.items()
         }
         with state.precision():
             loss = cross_entropy(functional_call(student, before, (u,)).logits, q).mean()

@@ -37,6 +37,7 @@ class Supervised:
     auxiliary_weight: float = 0.3
 
     uses_unlabelled = False
+    uses_auxiliary = True
     needs_teacher = False
 
     def __post_init__(self) -> None:

@@ -35,7 +35,8 @@ class Thresholding(nn.Module):
     Args:
         n_classes: K.
         unlabelled: int64 [m], row numbers of the unlabelled pictures; only "learnt" remembers each.
-        threshold: above 1 (or, for "relative", above K) nothing passes; "adaptive" and "gaussian" have none.
+        threshold: above 1 (or, for "relative", above K) nothing passes, except by "learnt", where a class in which
+            nothing is confident has threshold 0; "adaptive" and "gaussian" have none.
         momentum: of the running means.
 
     Attributes:

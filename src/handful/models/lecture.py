@@ -146,6 +146,12 @@ class GoogLeNet(Net):
     nearest the input first. In evaluation mode they do not run, and no exported file has them.
     """
 
+    @property
+    def auxiliary_heads(self) -> tuple[nn.Module, ...]:
+        """The heads in the middle, where there are any."""
+        body: Any = self.body
+        return tuple(part for part in (body.aux1, body.aux2) if part is not None)
+
     def forward(self, x: Tensor) -> Output:
         out = self.body(x)
         if not isinstance(out, tuple):

@@ -20,7 +20,7 @@ from handful.models.teacher import Answer, Frozen, Teachers
 from handful.recipes.matching import matching
 from handful.recipes.self_training import substage
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, digest, small_training, steps_of, train_network
+from handful.recipes.train import Training, digest, shortened, small_training, steps_of, train_network
 from handful.recipes.transfer import fine_tune, tuning
 from handful.types import UsageError
 
@@ -93,9 +93,6 @@ def distilled(
     Raises:
         UsageError: the method wants features, or a teacher that answers for views, and there are none.
     """
-    if "u" in method.views and not training.ratio:
-        fix = "give --training.ratio 1 or more"
-        raise UsageError("a ratio of 0 shows no picture that the teacher answers for", fix=fix)
     rows = torch.cat([task.labelled, task.unlabelled]).sort().values
     taught = replace(task, unlabelled=rows)
     places = lessons.places(rows)
@@ -139,11 +136,11 @@ def taught_by_own(
     training: Training | None = None,
     stage: str = "distill",
 ) -> Fitted:
-    """A teacher of the task's own, then a small student, each with half of the time: photographs' teacher is the
-    fine-tuned network ``on``, that of small pictures a larger network trained by FixMatch."""
+    """A teacher of the task's own, then a small student, each with half of the time and the steps: photographs' teacher
+    is the fine-tuned network ``on``, that of small pictures a larger network trained by FixMatch."""
     method = method or Distillation()
     training = training or small_training(task)
-    training = replace(training, seconds=training.seconds / 2)
+    training = shortened(training, 1 / 2)
     name = substage(stage, "teacher")
     if on == "pixels":
         large = replace(training, backbone=LARGER.get(training.backbone, training.backbone))

@@ -21,7 +21,7 @@ from handful.methods.uda import UDA
 from handful.methods.vat import VAT
 from handful.recipes.self_training import continued, substage
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, small_training, train_network
+from handful.recipes.train import Training, shortened, small_training, train_network
 from handful.recipes.transfer import teacher_for, teacher_targets
 
 SHARE = 0.5  # of the steps that the first student gets
@@ -76,8 +76,8 @@ def matching(
     rest = replace(
         training,
         seconds=training.seconds - first.seconds,
-        steps=training.steps - first.steps,
-        max_steps=training.max_steps - first.max_steps,
+        steps=training.steps and max(1, training.steps - first.steps),
+        max_steps=training.max_steps and max(1, training.max_steps - first.max_steps),
         lr=training.lr * SLOWER,
     )
     learn = partial(train_network, task, workshop, training=first, stage=substage(stage, "start"))
@@ -87,13 +87,3 @@ def matching(
         labels = teacher_targets(task, workshop, on=on, method=teacher_for(on))
         begun = learn(method=PseudoLabel(threshold=0.0), teacher=labels)
     return continued(begun, task, workshop, method, rest, stage=stage)
-
-
-def shortened(training: Training, share: float) -> Training:
-    """The same with a share of the steps and of the time."""
-    return replace(
-        training,
-        seconds=training.seconds * share,
-        steps=round(training.steps * share),
-        max_steps=round(training.max_steps * share),
-    )

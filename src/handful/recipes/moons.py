@@ -234,7 +234,7 @@ def answers(network: nn.Module, points: Tensor) -> Tensor:
 
 
 def summary(played: Mapping[str, list[float]]) -> list[dict[str, Any]]:
-    """A row a method: mean, spread and worst share of right points over the draws, and draws solved (99 %)."""
+    """A row a method: mean, spread and median of the share of right points over the draws, and draws solved (99 %)."""
     rows = []
     for name, values in played.items():
         right = torch.tensor(values, dtype=torch.float64)

@@ -14,7 +14,7 @@ from handful.models.backbones import BACKBONES, create
 from handful.randomness import key
 from handful.recipes.self_training import substage
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import NO_UNLABELLED, Training, small_training, started, train_network
+from handful.recipes.train import NO_UNLABELLED, Training, shortened, small_training, started, train_network
 from handful.types import UsageError
 
 
@@ -72,7 +72,7 @@ def noisy_student(
     training: Training | None = None,
     stage: str = "noisy-student",
 ) -> Fitted:
-    """A teacher on the labelled pictures, then ``method.rounds`` students, each with an equal share of the time.
+    """A teacher on the labelled pictures, then ``method.rounds`` students; time and steps are shared equally.
 
     Every network is a stage of its own: a run that was killed goes on in the round that it was in.
 
@@ -83,7 +83,7 @@ def noisy_student(
     training = training or small_training(task)
     if method.rounds and not len(task.unlabelled):
         raise UsageError(NO_UNLABELLED, fix="put pictures without labels into unlabeled/")
-    training = replace(training, seconds=training.seconds / (method.rounds + 1))
+    training = shortened(training, 1 / (method.rounds + 1))
     alone = Supervised(smoothing=method.smoothing, view=method.view)
     fitted = train_network(task, workshop, alone, training, stage=substage(stage, "teacher"))
     learn = PseudoLabel(

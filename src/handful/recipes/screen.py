@@ -123,6 +123,8 @@ def lower_kind(values: Tensor, iterations: int = 200) -> Tensor:
     expectation maximisation, with means at least ``APART`` times the sum of their standard deviations apart; all
     False where they are nearer, or the lower kind is more than ``MOST`` of all."""
     x = values.double()
+    if len(x) < 2:
+        return torch.zeros(len(x), dtype=torch.bool)
     mean = torch.stack([x.quantile(0.05), x.quantile(0.6)])
     deviation = (x.std() / 2).expand(2)
     share = x.new_tensor([0.1, 0.9])

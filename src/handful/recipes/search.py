@@ -116,8 +116,9 @@ def search(task: Task, workshop: Workshop, options: SearchOptions, folder: Path)
     n_folds = min(MOST_FOLDS, rarest)
     book = _Book(folder, f"{key(task.images.fingerprint, task.labelled.tolist(), task.seed, options):016x}")
     on = options.on or usual_space(options.recipe, task)
+    stages = folder / f".search-{book.identity}"
     work = Workshop(
-        workshop.cache, folder / "work", workshop.device, workshop.feature_backend, plan=dict(book.plan),
+        workshop.cache, stages, workshop.device, workshop.feature_backend, plan=dict(book.plan),
         save_every=0, spaces=workshop.spaces,
     )  # fmt: skip
 
@@ -133,7 +134,7 @@ def search(task: Task, workshop: Workshop, options: SearchOptions, folder: Path)
             chosen = recipe_options(task, options.recipe, on, {"steps": options.steps}, row.make(view=view))
             fitted = row.run(task.without(held), work, on=on, stage=f"search/{number}.{fold}", **chosen)
             right[held.numpy()] = (fitted.logits(task.labelled[held]).argmax(1) == task.y[held]).numpy()
-        shutil.rmtree(folder / "work", ignore_errors=True)
+        shutil.rmtree(stages, ignore_errors=True)
         book.keep(view, number, right, time.perf_counter() - begin, work.plan)
         return right
 
@@ -198,7 +199,7 @@ class _Book:
     """What was measured, a line each, with a first line that says of which search."""
 
     def __init__(self, folder: Path, identity: str) -> None:
-        self.path = folder / "search.jsonl"
+        self.path, self.identity = folder / "search.jsonl", identity
         self.lines: list[dict[str, Any]] = []
         self.plan: dict[str, Any] = {}
         if self.path.exists():

@@ -14,7 +14,7 @@ from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
 from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, digest, small_training, train_network
+from handful.recipes.train import Training, digest, shortened, small_training, train_network
 
 META: dict[str, Any] = {"uda_weight": 1.0, "ramp_steps": 100}  # hundreds of steps, not hundreds of thousands
 
@@ -45,10 +45,10 @@ def reduced_meta_pseudo_labels(
     stage: str = "mpl-reduced",
 ) -> Fitted:
     """A UDA teacher labels the unlabelled pictures once and is gone; then a student learns from its corrected labels,
-    each with half of the time."""
+    each with half of the time and the steps."""
     method = method or ReducedMetaPseudoLabels()
     training = training or small_training(task)
-    training = replace(training, seconds=training.seconds / 2)
+    training = shortened(training, 1 / 2)
     large = replace(training, backbone=method.teacher or training.backbone)
     uda = UDA(threshold=0.6, temperature=0.7, view=method.view)
     teacher = train_network(task, workshop, uda, large, stage=substage(stage, "teacher"))

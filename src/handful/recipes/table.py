@@ -30,7 +30,7 @@ from handful.recipes.matching import KINDS, matching
 from handful.recipes.noisy_student import NoisyStudent, noisy_student
 from handful.recipes.self_training import META, meta_pseudo_labels, reduced_meta_pseudo_labels, substage
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, small_training, train_network
+from handful.recipes.train import Training, shortened, small_training, train_network
 from handful.recipes.transfer import fine_tune, probe, propagate, teacher_for, teacher_targets
 from handful.types import UsageError
 
@@ -166,10 +166,11 @@ def self_training(
     stage: str = "pseudo-label",
 ) -> Fitted:
     """Label propagation labels the unlabelled pictures and a small network learns them under strong augmentation;
-    then that network labels them and a second one learns its answers (self-training, ``ROUNDS`` students in all)."""
+    then that network labels them and a second one learns its answers (self-training). The ``ROUNDS`` students
+    share the time and the steps."""
     method = method or PseudoLabel(**TAUGHT)
     training = training or small_training(task)
-    training = replace(training, seconds=training.seconds / ROUNDS)
+    training = shortened(training, 1 / ROUNDS)
     targets = teacher_targets(task, workshop, on=on, method=teacher_for(on))
     for number in range(1, ROUNDS + 1):
         student = train_network(

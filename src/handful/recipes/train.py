@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -130,6 +131,7 @@ MIN_STEPS = 20
 STATISTICS = 1024  # whole pictures from which batch norm's statistics are found after a self-supervised start
 STEPS, FOLD_STEPS = "steps of ", "steps in a fold of "  # names in a run's plan
 SMALL = Training(backbone="small-resnet", max_steps=300)
+NO_RATIO = "a ratio of 0 shows no unlabelled picture to a recipe that learns from them"
 NO_UNLABELLED = "this recipe learns from unlabelled pictures, and there are none"
 
 
@@ -137,6 +139,17 @@ def small_training(task: Task, **changes: object) -> Training:
     """How small networks are trained from scratch; Conv-4 for tiny pictures, the residual net for others."""
     tiny = task.images.side <= 16
     return replace(SMALL, **{"backbone": "conv-4" if tiny else SMALL.backbone, **changes})  # type: ignore[arg-type]
+
+
+def shortened(training: Training, share: float) -> Training:
+    """The same for one stage of several: a share of the time and of the steps, rounded up (0 steps would mean as many
+    as the time gives)."""
+    return replace(
+        training,
+        seconds=training.seconds * share,
+        steps=math.ceil(training.steps * share),
+        max_steps=math.ceil(training.max_steps * share),
+    )
 
 
 def train_network(
@@ -169,6 +182,8 @@ def train_network(
     """
     if method.uses_unlabelled and not len(task.unlabelled):
         raise UsageError(NO_UNLABELLED, fix="put pictures without labels into unlabeled/")
+    if not training.ratio and method.uses_unlabelled and set(method.views) - {"x"}:
+        raise UsageError(NO_RATIO, fix="give --training.ratio 1 or more")
     spec: dict[str, Any] = {
         "n_classes": task.n_classes,
         "channels": task.images.channels,
@@ -319,6 +334,9 @@ def _run(
     tables: Mapping[str, Tensor],
     roles: Mapping[str, nn.Module],
 ) -> nn.Module:
+    if not getattr(method, "uses_auxiliary", False):  # heads that get no loss take no part
+        for part in getattr(network, "auxiliary_heads", ()):
+            part.requires_grad_(False)
     models: dict[str, nn.Module] = {"student": network, **roles}
     models |= extra_roles(method, network, task.n_classes, task.unlabelled)
     for role, model in models.items():
