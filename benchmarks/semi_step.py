@@ -3,11 +3,12 @@
 The rival is ``semilearn`` (USB): its own FixMatch class, network and update hooks, on the CPU with ready batches:
 
     pip download --no-deps -d DIR semilearn && python -m zipfile -e DIR/semilearn-*.whl DIR/semilearn
-    python -m benchmarks.semi_step --semilearn DIR/semilearn
+    python -m benchmarks.semi_step --semilearn DIR/semilearn [--compiled]
 
 Modules that it imports and one step does not need (logging, text, audio) are replaced by empty ones. Both sides get
 the same tensors; forward pass, loss, backward pass, optimizer, schedule and moving average are timed, the making of
-batches is not (ours is given in a row of its own). Steps of all contenders take turns in one process.
+batches is not (ours is given in a row of its own). Steps of all contenders take turns in one process. ``--compiled`` adds ours as
+``handful fit --compile`` runs them; compiling takes two minutes each before the first step, and is not counted.
 """
 
 from __future__ import annotations
@@ -115,15 +116,15 @@ def rival(folder: Path, batch: int, joint: bool) -> Callable[[dict[str, Tensor]]
     return step
 
 
-def ours(passes: int, precision: str) -> Callable[[dict[str, Tensor]], None]:
+def ours(passes: int, precision: str, compiled: bool = False) -> Callable[[dict[str, Tensor]], None]:
     """A step of ours, as ``recipes.train`` makes it."""
     network = create("wrn-28-2", n_classes=CLASSES, channels=3, size=SIDE, seed=0)
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     method = FixMatch(passes=passes)
     groups = [{"params": list(network.parameters()), "lr": 0.03, "base_lr": 0.03}]
     sgd = torch.optim.SGD(groups, lr=0.03, momentum=0.9, nesterov=True, weight_decay=5e-4, foreach=True)
-    models = {
-        "student": network,
+    models: dict[str, Any] = {
+        "student": torch.compile(network) if compiled else network,
         **method.roles(network, CLASSES, torch.arange(1)),
         "average": EMA(network, 0.999),
     }
@@ -156,18 +157,24 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--semilearn", type=Path, required=True, help="folder with the unpacked package")
     parser.add_argument("--batch", type=int, default=64, help="labelled pictures")
+    parser.add_argument("--compiled", action="store_true", help="ours compiled, too")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each, after one that is not")
     given = parser.parse_args()
     machine.tune_allocator()
     machine.set_threads()
-    stream = batches(given.batch)
+    stream, usual = batches(given.batch), "bf16" if machine.has_fast_bf16() else "fp32"
     contenders = {
         "semilearn, joint": rival(given.semilearn, given.batch, True),
         "semilearn, weak views apart without a graph": rival(given.semilearn, given.batch, False),
         "ours fp32, joint": ours(1, "fp32"),
-        "ours, joint": ours(1, "bf16" if machine.has_fast_bf16() else "fp32"),
-        "ours, weak views apart without a graph": ours(2, "bf16" if machine.has_fast_bf16() else "fp32"),
+        "ours, joint": ours(1, usual),
+        "ours, weak views apart without a graph": ours(2, usual),
     }
+    if given.compiled:
+        contenders |= {
+            "ours, joint, compiled": ours(1, usual, compiled=True),
+            "ours, weak views apart without a graph, compiled": ours(2, usual, compiled=True),
+        }
     seconds: dict[str, list[float]] = {name: [] for name in (*contenders, "ours, making the batch")}
     for number in range(given.rounds + 1):
         begin = time.perf_counter()
