@@ -7,8 +7,9 @@ The rival is ``semilearn`` (USB): its own FixMatch class, network and update hoo
 
 Modules that it imports and one step does not need (logging, text, audio) are replaced by empty ones. Both sides get
 the same tensors; forward pass, loss, backward pass, optimizer, schedule and moving average are timed, the making of
-batches is not (ours is given in a row of its own). Steps of all contenders take turns in one process. ``--compiled`` adds ours as
-``handful fit --compile`` runs them; compiling takes two minutes each before the first step, and is not counted.
+batches is not (ours is given in a row of its own). Steps of all contenders take turns in one process. ``--compiled``
+adds ours as ``handful fit --compile`` runs them; compiling takes two minutes each before the first step, and is not
+counted.
 """
 
 from __future__ import annotations
