@@ -186,3 +186,25 @@ def test_auxiliary_heads_that_get_no_loss_take_no_part(
     (state,) = caught
     names = [name for name, p in state.models["student"].named_parameters() if not p.requires_grad]
     assert names and all(name.startswith(("body.aux1.", "body.aux2.")) for name in names)
+
+
+def test_the_time_of_a_step_is_that_of_one_in_which_the_student_learns(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    measured = train.seconds_per_step
+
+    def watched(state: State, update: Any, *arguments: Any, **options: Any) -> float:
+        def noted(state: State, batch: Any) -> Any:
+            steps.append(state.step)
+            return update(state, batch)
+
+        before = state.step
+        found = measured(state, noted, *arguments, **options)
+        assert state.step == before == 0
+        return found
+
+    monkeypatch.setattr(train, "seconds_per_step", watched)
+    training = replace(QUICK, steps=0, seconds=1e-3)
+    train_network(small_task(), workshop, MetaPseudoLabels(wait=9, tune_steps=0), training, stage="s")
+    assert steps == [9] * 6

@@ -380,7 +380,7 @@ def _run(
     update = update_of(method, after=[average(role=role) for role in followers])
     steps = training.steps or workshop.planned(
         steps_of(stage),
-        lambda: _affordable(training, seconds_per_step(state, update, stream)),
+        lambda: _affordable(training, seconds_per_step(state, update, stream, at=getattr(method, "wait", 0))),
     )
     state.schedule = schedule.cosine(steps, int(training.warmup * steps))
     for optimizer in state.optimizers.values():
@@ -443,13 +443,14 @@ def _affordable(training: Training, step_seconds: float) -> int:
 
 
 def seconds_per_step(
-    state: State, update: Update, stream: TrainStream, warm: int = 2, timed: int = 4
+    state: State, update: Update, stream: TrainStream, warm: int = 2, timed: int = 4, at: int = 0
 ) -> float:
-    """Median duration of a step; the state is left as it was.
+    """Median duration of a step; the state is left as it was. ``at``: the first step that does all that steps do.
 
     Steps, not seconds, decide the result from then on: the caller writes them into the run's plan.
     """
     before = copy.deepcopy(state.state_dict())
+    state.step = max(state.step, at)
     batches: list[Batch] = []
     durations = []
     for i in range(warm + timed):
