@@ -8,8 +8,8 @@ the first five classes as old ones, and with another five for each seed; on tf_f
 fine-tuned at 96 px, and the features of the same network, unchanged, with a probe. ``kept`` is the share of what plain
 fine-tuning forgot, task-aware, seed by seed and over all seeds. "Norms the other way": batch norm's statistics frozen
 where they follow the new pictures (the small network), and following them where they are frozen (the pretrained one).
-The rows with 5 new labels per class ask whether Learning without Forgetting is a regulariser: there only the new classes
-count. In both the heads are not set side by side.
+The rows with 5 new labels per class ask whether Learning without Forgetting is a regulariser: there only the new
+classes count. In both the heads are not set side by side.
 
 Test pictures only score. Rates, steps and the way in which heads are set side by side were found on training pictures
 that no cell learns from. About 40 minutes on one core; a killed run goes on in the training that it was in.
