@@ -37,6 +37,11 @@ def test_a_dip_is_levelled() -> None:
     """0.6, 0.58 becomes 0.6, 0.6: the first size that reaches the accuracy counts."""
     found = labels_saved(SIZES, {"probe": rows(0.5, 0.6, 0.58, 0.8)}, rows(0.6, 0.7, 0.7, 0.7))
     assert found[0].labels == pytest.approx(4.0)
+    noise = np.array([-0.004, 0.001, 0.003])
+    steep = np.array([0.6, 0.8, 0.74, 0.86])[:, None] + noise[::-1]
+    drawn = labels_saved(SIZES, {"probe": steep}, np.full((4, 1), 0.82) + noise)[0]
+    assert drawn.labels is not None and drawn.low is not None and drawn.high is not None
+    assert drawn.low <= drawn.labels <= drawn.high
     assert found[1].labels == pytest.approx(32.0)  # half way from 0.6 at 16 to 0.8 at 64
 
 
@@ -46,6 +51,20 @@ def test_beyond_the_curve_nothing_is_made_up() -> None:
     assert found[2].labels == pytest.approx(64) and found[3].labels == pytest.approx(1)
     assert worth(found[0]) == "fewer than 1 (the fewest measured)"
     assert worth(found[1]).startswith("more than 64 (the most measured")
+
+
+def test_beyond_the_curve_it_says_whether_that_is_sure() -> None:
+    """A large gap in every draw is; noise as large as the gap, or a single draw, is not."""
+    probe = np.array([0.4, 0.5, 0.6, 0.7])[:, None] + np.array([-0.01, 0.0, 0.01])
+    far, near = np.full((4, 3), 0.95), np.full((4, 3), 0.705) + np.array([-0.05, 0.05, 0.01])
+    sure = labels_saved(SIZES, {"probe": probe}, far)[0]
+    unsure = labels_saved(SIZES, {"probe": probe}, near)[0]
+    one = labels_saved(SIZES, {"probe": probe[:, :1]}, far[:, :1])[0]
+    assert [x.beyond for x in (sure, unsure, one)] == ["above"] * 3
+    assert [x.sure for x in (sure, unsure, one)] == [True, False, False]
+    assert worth(sure) == "more than 64 (the most measured)"
+    assert worth(unsure).startswith("perhaps more than 64 (the most measured")
+    assert "certain" not in sentence("m", sure) and "not certain" in sentence("m", unsure)
 
 
 def test_the_interval_keeps_the_pairing() -> None:

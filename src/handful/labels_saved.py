@@ -32,6 +32,8 @@ class LabelsSaved:
         beyond: "" within the curve, "above" where the baseline never gets there, "below" where it is better with
             the fewest labels that were measured.
         baseline: the labelled-only recipe nearest to that point of the curve.
+        sure: False where the method lies beyond the curve, and the paired difference at that end is not told apart from
+            zero (or there are fewer than two draws to tell by).
     """
 
     given: int
@@ -42,6 +44,7 @@ class LabelsSaved:
     baseline: str
     smallest: int
     largest: int
+    sure: bool = True
 
 
 def labels_saved(
@@ -68,7 +71,9 @@ def labels_saved(
             raise ValueError(f"{name}: expected [{len(sizes_)}, {method.shape[1]}], got {list(table.shape)}")
     names, curve = best_curve(baselines)
     where = np.log(np.array(sizes_, dtype=float))
-    mean = np.maximum.accumulate(_mean(curve))
+    raw = _mean(curve)
+    mean = np.maximum.accumulate(raw)
+    curve = curve + (mean - raw)[:, None]  # a dip is levelled in every draw alike
     return [_one(i, sizes_, where, names, curve, mean, method[i], level) for i in range(len(sizes_))]
 
 
@@ -105,8 +110,9 @@ def _one(
     )
     place = where[-1 if beyond == "above" else 0] if solved is None else solved
     nearest = names[int(np.abs(where - place).argmin())]
-    low, high = _interval(log_m, where, curve, accuracy, level)
-    return LabelsSaved(sizes[i], labels, low, high, beyond, nearest, sizes[0], sizes[-1])
+    low, high, outside = _interval(log_m, where, curve, accuracy, level)
+    sure = not beyond or outside[-1 if beyond == "above" else 0]
+    return LabelsSaved(sizes[i], labels, low, high, beyond, nearest, sizes[0], sizes[-1], sure)
 
 
 def _solve(where: NDArray[np.float64], mean: NDArray[np.float64], target: float) -> float:
@@ -124,22 +130,24 @@ def _interval(
     curve: NDArray[np.float64],
     accuracy: NDArray[np.float64],
     level: float,
-) -> tuple[float | None, float | None]:
-    """The ends of all m whose paired difference is compatible with zero; None at an end of the measured sizes."""
+) -> tuple[float | None, float | None, tuple[bool, ...]]:
+    """The ends of all m whose paired difference is compatible with zero; None at an end of the measured sizes. Also
+    whether it is told apart from zero, at each m."""
     whole = ~np.isnan(accuracy) & ~np.isnan(curve).any(0)
     draws = int(whole.sum())
     if draws < 2:
-        return None, None
+        return None, None, (False,)
     along = np.stack([np.interp(log_m, where, curve[:, r]) for r in np.flatnonzero(whole)], axis=1)  # [m, R]
     gap = accuracy[whole] - along
     slack = float(stdtrit(draws - 1, 0.5 + level / 2)) * gap.std(1, ddof=1) / math.sqrt(draws)
-    inside = np.flatnonzero(np.abs(gap.mean(1)) <= slack + 1e-12)
+    outside = np.abs(gap.mean(1)) > slack + 1e-12
+    inside = np.flatnonzero(~outside)
     if not len(inside):
-        return None, None
+        return None, None, tuple(outside.tolist())
     first, last = int(inside[0]), int(inside[-1])
     low = None if first == 0 else float(np.exp(log_m[first]))
     high = None if last == len(log_m) - 1 else float(np.exp(log_m[last]))
-    return low, high
+    return low, high, tuple(outside.tolist())
 
 
 def _mean(table: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -150,12 +158,14 @@ def _mean(table: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def worth(saved: LabelsSaved) -> str:
-    """ "11 (8 … 17)", "more than 64 (the most measured)", "fewer than 1 (the fewest measured)"."""
+    """ "11 (8 … 17)", "more than 64 (the most measured)", "fewer than 1 (the fewest measured)"; "perhaps more …" where
+    that is not sure."""
+    perhaps = "" if saved.sure else "perhaps "
     if saved.beyond == "above":
         least = f", at least {_count(saved.low)}" if saved.low is not None else ""
-        return f"more than {saved.largest} (the most measured{least})"
+        return f"{perhaps}more than {saved.largest} (the most measured{least})"
     if saved.beyond == "below":
-        return f"fewer than {saved.smallest} (the fewest measured)"
+        return f"{perhaps}fewer than {saved.smallest} (the fewest measured)"
     if saved.labels is None:
         return "not known"
     low = "< " + str(saved.smallest) if saved.low is None else _count(saved.low)
@@ -172,7 +182,9 @@ def sentence(method: str, saved: LabelsSaved) -> str:
             if saved.beyond == "above"
             else ("worse", f"{saved.smallest}, the fewest")
         )
-        return f"With {saved.given} {labels} per class, {method} does {side} than {saved.baseline} with {end} measured."
+        words = f"With {saved.given} {labels} per class, {method} does {side} than {saved.baseline} with {end} measured"
+        least = f", and surely as well as with {_count(saved.low)}" if saved.low is not None else ""
+        return f"{words}." if saved.sure else f"{words}, but that is not certain{least}."
     return f"With {saved.given} {labels} per class, {method} does what {saved.baseline} needs {worth(saved)} for."
 
 

@@ -40,7 +40,8 @@ def cores() -> int:
 
 def set_threads(n: int | None = None) -> int:
     """Let torch compute with ``n`` threads, by default OMP_NUM_THREADS or one for each core. Returns the number."""
-    torch.set_num_threads(n or int(os.environ.get("OMP_NUM_THREADS") or cores()))
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "2,1": one number a level
+    torch.set_num_threads(n or (int(asked) if asked.isdecimal() and int(asked) else cores()))
     return torch.get_num_threads()
 
 

@@ -95,8 +95,11 @@ class ResizedCrop(Stepwise):
     def rows(self, u: np.ndarray, h: int, w: int) -> np.ndarray:
         """Steps int32 [B, 1, 8]."""
         area = self.smallest + (1 - self.smallest) * u[:, 0]
-        tilt = self.shape ** (u[:, 1] - 0.5)  # root of the shape
-        across, down = np.minimum(np.sqrt(area) * tilt, 1), np.minimum(np.sqrt(area) / tilt, 1)
+        root = np.sqrt(area)
+        tilt = (self.shape ** (u[:, 1] - 0.5)).clip(
+            root, 1 / root
+        )  # root of the shape; no side is longer than it is
+        across, down = root * tilt, root / tilt
         none = np.zeros(len(u))
         numbers = [across, none, (1 - across) * u[:, 3] * w, none, down, (1 - down) * u[:, 2] * h]
         return steps.affine(np.stack(numbers, 1).reshape(-1, 2, 3), bilinear=True)[:, None]

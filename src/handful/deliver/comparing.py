@@ -154,7 +154,7 @@ def compare(
 
 def _scored_on(source: Source) -> str:
     if len(source.test):
-        return f"{len(source.test):,} test pictures that no recipe was trained on"
+        return f"{len(source.test):,} {source.scored} pictures that no recipe was trained on"
     return f"cross-validation, {source.n_folds()} folds of {len(source.known):,} labelled pictures"
 
 
@@ -166,4 +166,6 @@ def source_of(data: Any, cache: Path, side: int = 0, pool: int = 0, labels_per_c
     rows = [manifest.ids(split) for split in (LABELLED, UNLABELLED, TEST, VALIDATION)]
     scored = rows[2] if len(rows[2]) else rows[3]
     pool_rows = np.sort(np.concatenate(rows[:2]))
-    return Source(images, manifest.labels, pool_rows, scored, manifest.classes, manifest.name).limited(pool)
+    part = "test" if len(rows[2]) else "validation"
+    source = Source(images, manifest.labels, pool_rows, scored, manifest.classes, manifest.name, part)
+    return source.limited(pool)

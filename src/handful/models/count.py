@@ -71,8 +71,7 @@ def layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
         shapes.setdefault(module, tuple(output.shape) if isinstance(output, Tensor) else ())
 
     for module in names:
-        if is_layer(module):
-            handles.append(module.register_forward_hook(note))
+        handles.append(module.register_forward_hook(note))
     with FlopCounterMode(display=False) as counter:
         run(model, shape)
     for handle in handles:
@@ -82,7 +81,15 @@ def layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
         for name, ops in counter.get_flop_counts().items()
         if name != "Global"
     }
-    own = dict.fromkeys(shapes, 0)
+
+    def flops_of(module: nn.Module) -> int:
+        """Its own: without those of the modules in it."""
+        name = names[module]
+        inner = sum(by_name.get(f"{name}.{child}".lstrip("."), 0) for child, _ in module.named_children())
+        return int(by_name.get(name, 0) - inner)
+
+    listed = [module for module in shapes if is_layer(module) or (module is not model and flops_of(module))]
+    own = dict.fromkeys(listed, 0)
     for path, module in model.named_modules():
         holder = next((m for m in ancestors(model, path) if m in own), None)
         if (
@@ -90,11 +97,9 @@ def layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
         ):  # attention calls its last projection as a function: the parameters count as its own
             own[holder] += sum(p.numel() for p in module.parameters(recurse=False))
     found = []
-    for module, out in shapes.items():
-        name = names[module]
-        inner = sum(by_name.get(f"{name}.{child}".lstrip("."), 0) for child, _ in module.named_children())
-        flops = int(by_name.get(name, 0) - inner)
-        found.append(Layer(name, type(module).__name__, out, Counted(own[module], flops)))
+    for module in listed:
+        kind = type(module).__name__
+        found.append(Layer(names[module], kind, shapes[module], Counted(own[module], flops_of(module))))
     return found
 
 

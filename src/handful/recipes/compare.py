@@ -117,11 +117,18 @@ class Grid:
             )
 
 
-def folder_of(folder: Path, source: Source, contender: Contender, size: int, seed: int) -> Path:
+def folder_of(
+    folder: Path, source: Source, contender: Contender, size: int, seed: int, backend: str = "auto"
+) -> Path:
     """Where a cell is kept: readable, and named after all that decides its figures."""
-    mark = key(FORMAT, __version__, torch.__version__, source.fingerprint, contender.fingerprint, size, seed)
+    mark = key(*_made_by(backend), source.fingerprint, contender.fingerprint, size, seed)
     name = f"{contender.recipe}@{contender.on}" if contender.on else contender.recipe
     return folder / "cells" / f"{name.replace(':', '_').replace('/', '_')}-{size}-{seed}-{mark:016x}"
+
+
+def _made_by(backend: str) -> tuple[object, ...]:
+    """What decides figures besides data, contender and draw."""
+    return FORMAT, __version__, torch.__version__, backend, torch.cuda.is_available()
 
 
 def read_cell(folder: Path) -> Cell | None:
@@ -163,7 +170,7 @@ def run(
     grid.check(source)
     todo, found = [], {}
     for contender, size, seed in grid.cells():
-        place = folder_of(folder, source, contender, size, seed)
+        place = folder_of(folder, source, contender, size, seed, grid.feature_backend)
         cell = read_cell(place)
         if cell is None or cell.failed:
             todo.append((contender, size, seed, place))
@@ -184,7 +191,7 @@ def run(
             take(place, bench.cell(contender, size, seed, place))
     else:
         _run_many(todo, open_source, cache, grid.feature_backend, folder, jobs, take)
-    return [found[folder_of(folder, source, *cell)] for cell in grid.cells()]
+    return [found[folder_of(folder, source, *cell, grid.feature_backend)] for cell in grid.cells()]
 
 
 def _run_many(
@@ -202,7 +209,7 @@ def _run_many(
     waiting: dict[tuple[str, int], list[tuple[Contender, int, int, Path]]] = {}
     for item in todo:
         waiting.setdefault((item[0].name, item[1]), []).append(item)
-    before = os.environ.get("OMP_NUM_THREADS")
+    before, others = os.environ.get("OMP_NUM_THREADS"), set(multiprocessing.active_children())
     os.environ["OMP_NUM_THREADS"] = str(
         max(1, machine.cores() // jobs)
     )  # the processes read it as they start
@@ -227,7 +234,7 @@ def _run_many(
         fix = "give the same command again, with fewer --jobs if memory is short; finished cells are kept"
         raise HandfulError("a process of the sweep was ended from outside", fix=fix) from error
     finally:
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - others:  # the caller may have some of its own
             process.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
         if before is None:
@@ -275,9 +282,8 @@ class _Bench:
         return cell
 
     def _measure(self, cell: Cell, contender: Contender, size: int, seed: int, place: Path) -> None:
-        plan_path = (
-            self.folder / "plans" / f"{contender.fingerprint}-{self.source.fingerprint[:8]}-{size}.json"
-        )
+        mark = key(*_made_by(self.backend), self.source.fingerprint, contender.fingerprint, size)
+        plan_path = self.folder / "plans" / f"{mark:016x}.json"
         plan = json.loads(plan_path.read_text()) if plan_path.exists() else {}
         begin = time.perf_counter()
         machine.forget_peak_memory()

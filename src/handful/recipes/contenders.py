@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from handful.augment.named import with_policies
+from handful.models.backbones import find as backbone
 from handful.randomness import key
 from handful.recipes.auto import started_by
 from handful.recipes.draws import Source
@@ -68,6 +69,8 @@ class Contender:
         recipe = find(self.recipe)
         recipe.make(**self.method)
         changed(Training(), self.training, "training")
+        if self.on and self.on != "pixels" and ":" not in self.on:
+            backbone(self.on)
         if self.training and not recipe.trains:
             raise UsageError(f"recipe '{self.recipe}' trains no network", fix="leave training.… out")
         return self
@@ -133,6 +136,7 @@ def line_up(contenders: Sequence[Contender], source: Source) -> list[Contender]:
             training = {k: v for k, v in c.training.items() if not k.startswith("init")}
             training = training if find(name).trains else {}
             here = usual_space(name, some) if name == "supervised" else on  # which looks at pixels alone
-            add(Contender(name, here, {}, training, c.seconds))
+            method = c.method if name == c.recipe else {}
+            add(Contender(name, here, method, training, c.seconds))
     order = {name: i for i, name in enumerate([*RECIPES, "auto"])}
     return sorted(found.values(), key=lambda c: (c.uses_unlabelled, order[c.recipe], c.on))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,6 +31,7 @@ class Source:
         y: int64 [N], -1 where the class is not known.
         pool: row numbers that are learnt from; labels are drawn among those with a known class.
         test: row numbers to score on; without any, cross-validation on the labelled part of the pool.
+        scored: which part ``test`` is.
         name: for messages, and so that the automatic choice leaves out what it knows of this set.
     """
 
@@ -40,13 +41,14 @@ class Source:
     test: np.ndarray
     classes: tuple[str, ...]
     name: str = "data"
+    scored: str = "test"
 
     def limited(self, most: int) -> Source:
         """The same with a pool of at most ``most`` pictures, sampled once for all draws and recipes."""
         if not most or len(self.pool) <= most:
             return self
         some = np.sort(self.pool[permutation(len(self.pool), "pool")[:most]])
-        return Source(self.images, self.y, some, self.test, self.classes, self.name)
+        return replace(self, pool=some)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -243,7 +243,7 @@ def summary(played: Mapping[str, list[float]]) -> list[dict[str, Any]]:
                 "method": name,
                 "right": float(right.mean()),
                 "sd": float(right.std()) if len(values) > 1 else 0.0,
-                "median": float(right.median()),
+                "median": float(right.quantile(0.5)),
                 "solved": int((right >= 0.99).sum()),
                 "draws": len(values),
             }

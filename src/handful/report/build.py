@@ -124,6 +124,7 @@ def summarise(
         n_unlabelled=len(task.unlabelled),
         n_validation=len(validation.rows) if validation else 0,
         n_test=len(test),
+        tried_on="validation pictures" if validation else "cross-validation",
         classes=list(task.classes),
         verdict=words.verdict,
         decision_rule=words.rule

@@ -74,9 +74,9 @@ def verdict(s: Summary) -> str:
     if baseline is chosen and len(measured) > 1:
         words.append(_no_help(measured))
     elif chosen.difference is not None:
-        words.append(_gain(chosen, baseline, s.tried))
+        words.append(_gain(chosen, baseline, s))
     elif baseline is not None:
-        words.append(_without_measurement(chosen, baseline, s.tried))
+        words.append(_without_measurement(chosen, baseline, s))
     if chosen.test_accuracy is not None:
         words.append(_on_the_test_part(chosen, s.tried))
     return " ".join(w for w in words if w)
@@ -94,7 +94,11 @@ def _no_help(tried: list[Tried]) -> str:
     )
 
 
-def _gain(chosen: Tried, baseline: Tried | None, tried: list[Tried]) -> str:
+def _where(s: Summary) -> str:
+    return "In cross-validation" if s.tried_on == "cross-validation" else f"On the {s.tried_on}"
+
+
+def _gain(chosen: Tried, baseline: Tried | None, s: Summary) -> str:
     """What the choice gains over the baseline, how sure that is, and whether unlabelled pictures made it.
 
     A gain is only put down to the unlabelled pictures where its interval lies above every recipe that does
@@ -103,11 +107,11 @@ def _gain(chosen: Tried, baseline: Tried | None, tried: list[Tried]) -> str:
     gain, ends = chosen.difference or 0.0, chosen.difference_interval
     size, side = points(abs(gain)).lstrip("+"), "above" if gain >= 0 else "below"
     other = f", {baseline.name}" if baseline else ""
-    words = f"In cross-validation it lies {size} {side} the labelled-only baseline{other}{_ends(chosen)}."
+    words = f"{_where(s)} it lies {size} {side} the labelled-only baseline{other}{_ends(chosen)}."
     sure = ends is not None and ends[0] > 0
     if not chosen.uses_unlabelled:
         return words + " It uses no unlabelled pictures" + ("." if sure else ", and the gain is not certain.")
-    without = [t for t in tried if not t.uses_unlabelled and not t.baseline and t.difference is not None]
+    without = [t for t in s.tried if not t.uses_unlabelled and not t.baseline and t.difference is not None]
     rival = max(without, key=lambda t: t.difference or 0.0, default=None)
     if ends is not None and ends[0] > max(0.0, (rival.difference or 0.0) if rival else 0.0):
         return words + " The unlabelled pictures helped."
@@ -119,7 +123,7 @@ def _gain(chosen: Tried, baseline: Tried | None, tried: list[Tried]) -> str:
     return words + " Whether the unlabelled pictures helped is not certain."
 
 
-def _without_measurement(chosen: Tried, baseline: Tried, tried: list[Tried]) -> str:
+def _without_measurement(chosen: Tried, baseline: Tried, s: Summary) -> str:
     """The baseline was not measured here: what was expected, and the best that was, without unlabelled pictures."""
     words = ""
     if chosen.prior_mean is not None and chosen.prior_sd is not None:
@@ -131,11 +135,11 @@ def _without_measurement(chosen: Tried, baseline: Tried, tried: list[Tried]) -> 
             f"Its labelled-only baseline, {baseline.name}, was not measured here; going by other data sets the choice "
             f"is expected {size} {side} it (± {100 * chosen.prior_sd:.1f}, one standard deviation)."
         )
-    measured = [t for t in tried if not t.uses_unlabelled and t.cv_accuracy is not None]
+    measured = [t for t in s.tried if not t.uses_unlabelled and t.cv_accuracy is not None]
     rival = max(measured, key=lambda t: t.cv_accuracy or 0.0, default=None)
     if rival is not None and chosen.cv_accuracy is not None and chosen.uses_unlabelled:
         words += (
-            f" In cross-validation it was right on {figures.percent(chosen.cv_accuracy)}; the best without unlabelled "
+            f" {_where(s)} it was right on {figures.percent(chosen.cv_accuracy)}; the best without unlabelled "
             f"pictures, {rival.name}, on {figures.percent(rival.cv_accuracy or 0.0)}."
         )
     return words.strip()

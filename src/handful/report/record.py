@@ -275,6 +275,8 @@ class Summary:
     headline_interval: tuple[float, float] | None = None
     measured_on: str = ""
     """Completes "right ... of the time, measured by/on": "cross-validation on 40 labelled pictures"."""
+    tried_on: str = "cross-validation"
+    """What the recipes in ``tried`` were compared by: that, or "validation pictures"."""
     verdict: str = ""
     """One paragraph. Empty: the page words one from ``tried``."""
     decision_rule: str = ""
