@@ -176,8 +176,8 @@ def test_other_options_do_not_fit_into_the_same_folder(
 
 def test_a_run_that_failed_before_any_work_gives_its_folder_up(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(UsageError, match="no backbone 'lite9'"):
-        fit(pictures, FitOptions(recipe="logistic", features="lite9"), out=out)
+    with pytest.raises(UsageError, match="timm has no model 'lite9'"):
+        fit(pictures, FitOptions(recipe="logistic", features="timm:lite9"), out=out)
     assert (out / "run.toml").exists()
     assert fit(pictures, CHEAP, out=out).chosen == "logistic@pixels"
     assert "lite9" not in (out / "run.toml").read_text()

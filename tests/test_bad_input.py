@@ -238,6 +238,25 @@ def test_wrong_words_name_the_right_ones(
     assert told in out.err + out.out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--features", "lite0"], "features need a recipe of their own"),
+        (["--recipe", "logistic", "--features", "lite7"], "no backbone 'lite7'"),
+        (["--recipe", "supervised", "--features", "lite0"], "at no features"),
+        (["--feature-backend", "abacus"], "no backend 'abacus'"),
+        (["--side", "4"], "4 px a side are too small"),
+    ],
+)
+@pytest.mark.parametrize("dry", [True, False])
+def test_options_that_nobody_would_read_are_refused_also_by_a_dry_run(
+    words: list[str], said: str, dry: bool, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", str(pictures), *words, "--out", str(tmp_path / "out"), *(["--dry-run"] if dry else [])]
+    assert cli.run(line) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_folder_without_pictures_to_predict(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -189,6 +189,29 @@ def test_an_unreadable_picture_gives_1_and_the_others_are_classified(
     assert cli.run(["predict", str(run), str(good)]) == 0
 
 
+def test_a_name_that_is_not_utf8_is_spelled_out(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    shutil.copy(next((pictures / "test").rglob("*.png")), odd)
+    assert cli.run(["predict", str(run), str(odd)]) == 0
+    capsys.readouterr().out.encode("utf-8")  # no lone surrogate
+    assert cli.run(["predict", str(run), "--json", str(odd)]) == 0
+    assert json.loads(capsys.readouterr().out)["file"].endswith("caf\\xe9.png")
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(run: Path, pictures: Path) -> None:
+    names = [str(p) for p in sorted((pictures / "test").rglob("*.png"))] * 400
+    code = "import sys; from handful.cli import main; main()"
+    words = [sys.executable, "-c", code, "predict", str(run), *names]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    told = process.stderr.read()
+    assert process.wait() == 0 and "Traceback" not in told, told
+
+
 def test_the_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["fit", "--recipe", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()

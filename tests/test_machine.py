@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from handful import machine
@@ -23,6 +24,14 @@ def test_figures_are_plausible() -> None:
     assert isinstance(machine.has_fast_bf16(), bool)
     peak = machine.peak_memory()
     assert peak is None or 10e6 < peak < 1e12
+
+
+def test_threads_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    for asked, threads in (("1", 1), ("1,2", 1), ("", machine.cores()), ("many", machine.cores())):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert machine.set_threads() == threads, asked
+    torch.set_num_threads(before)
 
 
 def test_threads() -> None:

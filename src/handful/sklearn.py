@@ -30,7 +30,7 @@ from handful.export import Saved
 from handful.models.heads import Centre
 from handful.recipes.auto import Outcome, choose
 from handful.recipes.choice import prior_table
-from handful.recipes.table import RECIPES, find, usual_space
+from handful.recipes.table import RECIPES, check_space, find, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.transfer import Space
 from handful.types import UsageError
@@ -142,6 +142,7 @@ class HandfulClassifier(ClassifierMixin, BaseEstimator):
     def _choose(self, task: Task, workshop: Workshop, X: NDArray[Any]) -> Outcome:
         """The automatic choice, or the one recipe that was asked for."""
         vectors, only, among, method = X.ndim == 2, None, [], None
+        check_space(self.recipe, self.features)
         if self.recipe != "auto":
             recipe = find(self.recipe)
             if vectors and recipe.trains:

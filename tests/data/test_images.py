@@ -390,6 +390,54 @@ def test_a_kill_leaves_no_half_store_and_two_builders_do_not_harm_each_other(
     assert [p.name for p in (cache / "stores").iterdir()] == [store.fingerprint]
 
 
+def test_a_scratch_folder_of_another_machine_is_left_alone_for_a_day(folder: Path, tmp_path: Path) -> None:
+    """Process numbers mean nothing on another host or in another container that shares the cache."""
+    stores = tmp_path / "cache" / "stores"
+    whole, _, _ = open_store(read_folder(folder), tmp_path / "cache")
+    theirs, old = (stores / f"{whole.fingerprint}.{host}.999999.tmp" for host in ("aaaaaaaa", "bbbbbbbb"))
+    for place in (theirs, old):
+        place.mkdir()
+    os.utime(old, (0, time.time() - 2 * 86400))
+    (stores / whole.fingerprint / "store.json").unlink()
+    open_store(read_folder(folder), tmp_path / "cache")
+    assert theirs.exists() and not old.exists()
+
+
+@pytest.mark.parametrize("harm", ["no pixels", "short", "no json", "half a json"])
+def test_a_store_that_is_not_whole_is_made_again(folder: Path, tmp_path: Path, harm: str) -> None:
+    cache = tmp_path / "cache"
+    whole, _, _ = open_store(read_folder(folder), cache)
+    pixels, place = whole.data.clone(), cache / "stores" / whole.fingerprint
+    if harm == "no pixels":
+        (place / "images.u8").unlink()
+    elif harm == "short":
+        (place / "images.u8").write_bytes(b"x")
+    else:
+        (place / "store.json").unlink() if harm == "no json" else (place / "store.json").write_text('{"bad')
+    again, _, _ = open_store(read_folder(folder), cache)
+    assert torch.equal(again.data, pixels)
+
+
+def test_what_could_not_be_read_once_is_tried_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(source: Path, channels: int, side: int) -> np.ndarray:
+        if source.name == bad:
+            raise ValueError("cannot be decoded (Input/output error)")
+        return decode(source, channels, side)
+
+    manifest = read_folder(folder)
+    bad = Path(manifest.paths[0]).name
+    n = sum(Path(path).name != bad for path in manifest.paths)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "decode", away)
+        for _ in range(2):
+            images, _, problems = open_store(manifest, tmp_path / "cache")
+            assert (len(images), len(problems)) == (n, len(manifest) - n)
+    images, _, problems = open_store(manifest, tmp_path / "cache")
+    assert (len(images), problems) == (len(manifest), [])
+
+
 def test_pictures_in_memory() -> None:
     x = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4)
     images = from_array(x)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from handful.data.manifest import (
     FOLDER_NAMES,
@@ -162,6 +163,19 @@ def test_folders_of_the_system_are_no_classes(tmp_path: Path) -> None:
     (tmp_path / "$RECYCLE.BIN").mkdir()
     m = read_folder(tmp_path)
     assert (m.classes, m.paths) == (("a", "b"), ("a/1.jpg", "b/1.jpg"))
+
+
+def test_hidden_folders_inside_a_class_hold_none_of_its_pictures(tmp_path: Path) -> None:
+    for name in (
+        "cat/1.png",
+        "dog/1.png",
+        "cat/.thumbnails/1.png",
+        "dog/a/.ipynb_checkpoints/1.png",
+        "dog/a/2.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    assert sorted(read_folder(tmp_path).paths) == ["cat/1.png", "dog/1.png", "dog/a/2.png"]
 
 
 def test_a_file_that_goes_while_the_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

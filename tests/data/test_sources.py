@@ -359,3 +359,14 @@ def test_a_library_that_gives_broken_pictures_lists_them(tmp_path: Path) -> None
     store, kept, problems = open_store(broken, tmp_path)
     assert len(store) == len(kept) == 5
     assert [name for name, _ in problems] == ["000002"] and "truncated" in problems[0][1]
+
+
+def test_numbers_of_numpy_and_tensors_in_a_list_are_labels() -> None:
+    for y in (
+        list(np.array([0, 1, -1])),
+        list(torch.tensor([0, 1, -1])),
+        [np.float32(0), np.int8(1), np.nan],
+    ):
+        assert label_words(y)[0] == ["0", "1", ""]
+    with pytest.raises(UsageError, match="inf is neither a whole number nor a word"):
+        label_words([0.0, float("inf")])

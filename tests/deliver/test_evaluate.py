@@ -90,6 +90,22 @@ def test_labelled_pictures_alone_come_with_a_caution(run: api.Run, pictures: Pat
     assert "flattering" in api.evaluate(run.folder, pictures / "test").caution
 
 
+def test_validation_pictures_come_with_a_caution(run: api.Run, pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "own", ignore=shutil.ignore_patterns("test"))
+    shutil.copytree(pictures / "test", tmp_path / "own" / "val")
+    found = api.evaluate(run.folder, tmp_path / "own")
+    assert found.measured_on.startswith("the validation part of own") and "chosen by" in found.caution
+
+
+def test_an_export_or_an_inspection_replaces_no_file_of_a_run(run: api.Run, pictures: Path) -> None:
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
+    with pytest.raises(UsageError, match="a file of the run itself"):
+        api.export(run.folder, "safetensors", out=run.folder / "model.safetensors")
+    with pytest.raises(UsageError, match="the folder of a run"):
+        api.inspect(pictures, out=run.folder)
+    assert {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()} == before
+
+
 def test_classes_are_matched_by_name_and_unknown_ones_are_refused(
     run: api.Run, pictures: Path, tmp_path: Path
 ) -> None:

@@ -125,6 +125,31 @@ def test_neighbours_and_mirrored_features_export(mirror: bool, tmp_path: Path) -
     assert difference is not None and difference <= 1e-4
 
 
+def test_the_guides_program_sees_what_predict_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A turned photograph of a camera, and a picture with transparent parts."""
+    network("conv-4", 16, 16, 3, tmp_path / "run")
+    export(tmp_path / "run", out=tmp_path / "deploy.onnx")
+    draw = np.random.RandomState(0).randint(0, 256, (16, 16, 4)).astype(np.uint8)
+    draw[:8] //= 3
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(draw[..., :3]).save(tmp_path / "turned.png", exif=turned)
+    draw[..., 3] = np.where(np.arange(16) < 11, 255, 0)
+    Image.fromarray(draw).save(tmp_path / "clear.png")
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "deploy.md").read_text()
+    program = guide.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    saved = load_model(tmp_path / "run")
+    for name in ("turned.png", "clear.png"):
+        capsys.readouterr()
+        exec(compile(program.replace("new.jpg", name), "guide", "exec"), {})
+        told = float(capsys.readouterr().out.split()[-1])
+        found = classify(saved, [tmp_path / name], [name])
+        assert told == pytest.approx(float(found.p.max()), abs=1e-4)
+
+
 def test_a_file_whose_answers_differ_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network("conv-4", 16, 16, 3, tmp_path)
     right = deployed.reference

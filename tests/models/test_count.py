@@ -63,6 +63,18 @@ def test_what_attention_holds_is_counted() -> None:
     assert sum(row.counted.flops for row in rows) == total.flops
 
 
+def test_products_of_a_block_that_has_parts_are_counted() -> None:
+    """timm's attention: four linear layers and two products of tokens with tokens, by hand."""
+    with torch.device("meta"):
+        net = create("timm:vit_tiny_patch16_224", n_classes=10, size=224)
+    rows = layers(net, (3, 224, 224))
+    tokens, dim, depth = 197, 192, 12
+    products = sum(row.counted.multiply_adds for row in rows if row.kind == "Attention")
+    assert products == depth * 2 * tokens * tokens * dim
+    assert sum(row.counted.flops for row in rows) == count(net, (3, 224, 224)).flops
+    assert sum(row.counted.parameters for row in rows) == count(net, (3, 224, 224)).parameters
+
+
 def test_auxiliary_heads_are_parameters_but_no_layers() -> None:
     with torch.device("meta"):
         net = create("googlenet", n_classes=1000)

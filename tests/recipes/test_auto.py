@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 import handful.recipes.auto as auto
+import handful.recipes.transfer as transfer
 from handful.data.images import from_array
 from handful.methods.pseudo_label import PseudoLabel
 from handful.recipes.auto import Outcome, Validation, choose, recipe_options
@@ -62,6 +63,21 @@ def sha(outcome: Outcome) -> str:
     for name, value in outcome.fitted.classifier.state_dict().items():
         digest.update(name.encode() + value.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def test_a_planned_feature_backend_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run asks for what it had, not for what is quickest now."""
+    asked: list[str] = []
+
+    def noted(*arguments: Any, backend: str, **options: Any) -> Any:
+        asked.append(backend)
+        return torch.rand(len(arguments[2]), 8), backend
+
+    monkeypatch.setattr(transfer, "cached_features", noted)
+    plan = {"feature backend of lite0": "torch-eager-fp32"}
+    transfer.space(digits()[0], Workshop(tmp_path, tmp_path, plan=plan), "lite0")
+    transfer.space(digits()[0], Workshop(tmp_path, tmp_path), "lite0")
+    assert asked == ["torch-eager-fp32", "auto"]
 
 
 def test_the_same_seed_gives_the_same_choice_and_weights(cheap: Any, bench: Callable[..., Workshop]) -> None:

@@ -151,6 +151,22 @@ def test_other_labels_are_another_cell(tmp_path: Path) -> None:
     wrong[source.pool[0]] = (wrong[source.pool[0]] + 1) % 3
     places = {compare.folder_of(tmp_path, s, contender, 1, 0) for s in (source, replace(source, y=wrong))}
     assert len(places) == 2
+    backends = {
+        compare.folder_of(tmp_path, source, contender, 1, 0, b) for b in ("auto", "torch", "openvino")
+    }
+    assert len(backends) == 3, "figures of one backend are not those of another"
+
+
+def test_a_space_that_is_not_there_is_no_contender() -> None:
+    with pytest.raises(UsageError, match="no backbone 'lite1'") as caught:
+        parse("logistic@lite1")
+    assert "lite0" in caught.value.fix
+
+
+def test_a_start_is_measured_against_its_own_settings_without_it() -> None:
+    c = parse("supervised:method.view=weak,training.init=simclr,training.steps=2")
+    names = [x.name for x in line_up([c], blobs())]
+    assert "supervised@pixels:method.view=weak,training.steps=2" in names, names
 
 
 def test_a_failed_cell_is_written_down_and_tried_again(

@@ -134,6 +134,11 @@ def test_the_drawing_shows_the_regions_cell_by_cell() -> None:
     assert area["m0"] + area["m1"] == pytest.approx(60 * WIDTH, rel=0.01)
 
 
+def test_the_median_of_an_even_number_of_draws() -> None:
+    (row,) = summary({"m": [0.9, 0.5, 1.0, 0.6]})
+    assert row["median"] == pytest.approx(0.75)
+
+
 def test_the_table_by_hand() -> None:
     (row,) = summary({"vat": [0.8, 1.0, 0.99]})
     expected: dict[str, Any] = {"method": "vat", "right": 0.93, "median": 0.99, "solved": 2, "draws": 3}

@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 
 from handful import api
 from handful.commands.console import ConsoleTeller
+from handful.data.manifest import printable
 
 
 @dataclass
@@ -39,12 +40,13 @@ def predict(words: Sequence[str]) -> int:
             given.pictures,
             progress=lambda done, total: teller.progress("classifying", done, total),
         )
-    for file, label, probability in good:
+    for name, label, probability in good:
+        file = printable(name)
         if given.json:
             row = {"file": file, "label": label, "probability": round(probability, 6)}
             print(json.dumps(row, ensure_ascii=False))
         else:
             print(f"{file}\t{label}\t{probability:.4f}")
     for file, reason in bad:
-        print(f"error: {file}: {reason}", file=sys.stderr)
+        print(f"error: {printable(file)}: {reason}", file=sys.stderr)
     return 1 if bad else 0

@@ -14,7 +14,7 @@ import numpy as np
 from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest
 from handful.data.sources import SPLIT_WORDS, assemble
 from handful.randomness import key
-from handful.types import UsageError
+from handful.types import Interrupted, UsageError
 
 SPLIT_ARGUMENT = {LABELLED: "train", UNLABELLED: "unlabeled", VALIDATION: "val", TEST: "test"}
 SAMPLE = 256  # pictures whose pixels go into the fingerprint of a data set that is known by name
@@ -93,6 +93,8 @@ def _torchvision_part(kind: type, name: str, downloads: Path, options: dict[str,
         options["download"] = True
     try:
         return kind(**options)
+    except Interrupted:
+        raise
     except Exception as error:  # each data set fails in its own way: no network, damaged files, no such part
         if not must and isinstance(error, ValueError):
             return None  # it has no such part
@@ -134,6 +136,8 @@ def read_huggingface(name: str, downloads: Path) -> Manifest:
     where, _, configuration = name.partition("@")
     try:
         found = datasets.load_dataset(where, configuration or None, cache_dir=str(downloads / "huggingface"))
+    except Interrupted:
+        raise
     except Exception as error:  # no network, no such name, a format it does not know: each has its own error
         reason = f"'{name}' cannot be loaded ({str(error) or type(error).__name__})"
         fix = "check the name (hf:OWNER/NAME) and the network, or give a folder"

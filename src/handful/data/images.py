@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +24,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from handful.data.manifest import Manifest
-from handful.files import sync_folder, write_atomic
+from handful.files import sync_folder
 from handful.randomness import key
 from handful.types import HandfulError, Interrupted, UsageError
 
 VERSION = 2  # of the store: its layout, and how pictures are decoded
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM")  # whatever a file is called
 PHOTO_SIDE = 192  # pixels: what large photographs are stored at
+RETRIED = 64  # pictures that could not be read, when a store is opened again
 MAX_PIXELS = 64_000_000  # larger files are refused as decompression bombs
 
 
@@ -117,7 +120,8 @@ def _open_store(
     channels, side = channels or own, side or native
     name = f"{key(VERSION, manifest.place, manifest.fingerprint, channels, side):016x}"
     folder = cache / "stores" / name
-    if not (folder / "store.json").exists():
+    if not _usable(folder, manifest, channels, side):
+        shutil.rmtree(folder, ignore_errors=True)
         _build(manifest, folder, channels, side, progress)
     info = json.loads((folder / "store.json").read_text())
     kept = np.ones(len(manifest), dtype=bool)
@@ -127,6 +131,21 @@ def _open_store(
     data = np.memmap(folder / "images.u8", dtype=np.uint8, mode="c", shape=shape)
     problems = [(path, reason) for path, reason in info["problems"]]
     return Images(torch.from_numpy(data), manifest.paths, name), manifest, problems
+
+
+def _usable(folder: Path, manifest: Manifest, channels: int, side: int) -> bool:
+    """Whether a store is there and whole, and what could not be read then cannot be read now: a drive that was away, or
+    a file that was not allowed, is no reason to leave pictures out for ever."""
+    try:
+        bad = json.loads((folder / "store.json").read_text())["bad_rows"]
+        size = (folder / "images.u8").stat().st_size
+    except (OSError, ValueError, KeyError):
+        return False
+    if size != (len(manifest) - len(bad)) * channels * side * side:
+        return False
+    again = np.zeros(len(manifest), dtype=bool)
+    again[bad[:RETRIED]] = True
+    return all(isinstance(found, str) for found in _decoded(manifest.keep(again), channels, side))
 
 
 def decode(source: Any, channels: int, side: int) -> np.ndarray:
@@ -246,7 +265,7 @@ def _build(
 
     Several processes may do this at once: each has a scratch folder of its own, and the first to finish wins.
     """
-    scratch = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    scratch = folder.with_name(f"{folder.name}.{_host()}.{os.getpid()}.tmp")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left_over in folder.parent.glob(f"{folder.name}.*.tmp"):
@@ -271,7 +290,12 @@ def _build(
             raise HandfulError(
                 f"no picture can be read: {reason}", file=manifest.root / path, fix="check the files"
             )
-        write_atomic(scratch / "store.json", json.dumps({"bad_rows": bad, "problems": problems}))
+        with open(
+            scratch / "store.json", "w"
+        ) as out_text:  # not in a folder that somebody has removed meanwhile
+            json.dump({"bad_rows": bad, "problems": problems}, out_text)
+            out_text.flush()
+            os.fsync(out_text.fileno())
         try:
             os.replace(scratch, folder)
         except OSError:
@@ -287,8 +311,18 @@ def _build(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _host() -> str:
+    """A short name of this machine, or container: process numbers mean nothing on another one."""
+    return f"{key(platform.node()):016x}"[:8]
+
+
 def _alive(scratch: Path) -> bool:
-    """Whether the process that a scratch folder is named after still runs."""
+    """Whether the process that a scratch folder is named after still runs; on another machine, for a day."""
+    if scratch.name.split(".")[-3] != _host():
+        try:
+            return time.time() - scratch.stat().st_mtime < 24 * 3600
+        except OSError:
+            return False
     if os.name == "nt":  # there, signal 0 would end it
         return True
     try:

@@ -285,7 +285,7 @@ class Walk:
         """Picture files in ``root/part`` and below, folder by folder, each sorted, relative to root."""
         found: list[str] = []
         for folder, inner, files in os.walk(self.root / part, onerror=self._closed):
-            inner[:] = sorted(name for name in inner if name not in NOT_OURS)
+            inner[:] = sorted(name for name in inner if name not in NOT_OURS and not name.startswith("."))
             where = Path(folder).relative_to(self.root).as_posix()
             found += self._usable("" if where == "." else where, sorted(files))
         return found

@@ -15,6 +15,7 @@ Legend: N pictures, C channels, H height, W width.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import zipfile
@@ -301,14 +302,15 @@ def label_words(y: Any, classes: Sequence[str] | None = None) -> tuple[list[str]
         )
     numbers: set[int] = set()
     words: list[str] = []
-    for value in array.tolist():
+    for given in array.tolist():
+        value = given.item() if hasattr(given, "item") else given  # a number of NumPy's, or a tensor
         if value is None or (isinstance(value, float) and value != value):
             words.append("")
         elif isinstance(value, (str, bytes)):
             words.append(
                 (value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value).strip()
             )
-        elif isinstance(value, (bool, int, float)) and value == int(value):
+        elif isinstance(value, (bool, int, float)) and math.isfinite(value) and value == int(value):
             number = int(value)
             if number < -1 or (classes is not None and number >= len(classes)):
                 raise UsageError(

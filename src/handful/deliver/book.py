@@ -117,7 +117,8 @@ class RunBook:
             raise UsageError(
                 "is not empty and not a run", file=folder, fix="choose another folder with --out"
             )
-        self.save()
+        if not self.finished:  # a finished run keeps the command and the versions that made it
+            self.save()
 
     @property
     def finished(self) -> bool:

@@ -30,6 +30,11 @@ LEARNT_FROM = (
     "These may be the pictures that the model learned from: the figures are then flattering. Figures that count come "
     "from a test/ part."
 )
+CHOSEN_BY = (
+    "If these are the validation pictures that the model was chosen by, the figures are a little flattering. Figures "
+    "that count come from a test/ part."
+)
+CAUTIONS = {LABELLED: LEARNT_FROM, VALIDATION: CHOSEN_BY}
 
 
 @dataclass(frozen=True)
@@ -163,8 +168,8 @@ def evaluate(
     low = p.max(1) < saved.reject
     return Evaluation(
         run=str(run),
-        measured_on=f"{PARTS[split]} of {manifest.root.name}, {len(truth):,} pictures",
-        caution=LEARNT_FROM if split == LABELLED else "",
+        measured_on=f"{PARTS[split]} of {manifest.name}, {len(truth):,} pictures",
+        caution=CAUTIONS.get(split, ""),
         rejected=(int(low.sum()), int((low & (p.argmax(1) == truth)).sum())),
         unreadable=list(found.bad),
         **figures(truth, p, saved.classes),

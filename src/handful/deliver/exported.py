@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handful.deliver.onnx import export_onnx
-from handful.export import load_model, write_single
+from handful.export import SIDE_CAR, WEIGHTS, load_model, write_single
 from handful.types import UsageError
 
 FORMATS = ("onnx", "safetensors")
@@ -43,6 +43,9 @@ def export(run: str | Path, format: str = "onnx", *, out: str | Path | None = No
     file = Path(out) if out else folder / f"deploy.{format}"
     if file.is_dir():
         raise UsageError("is a folder", file=file, fix=f"give a file: --out {file / f'deploy.{format}'}")
+    own = (WEIGHTS, SIDE_CAR, "run.toml", "splits.csv", "metrics.jsonl", "summary.json", "predictions.csv")
+    if file.name in own and file.resolve().parent == folder.resolve():
+        raise UsageError("is a file of the run itself", file=file, fix="choose another name with --out")
     difference = None
     if format == "onnx":
         difference = export_onnx(saved, file)

@@ -13,6 +13,7 @@ import torch
 from handful import __version__, machine, parallel
 from handful.augment.named import with_policies
 from handful.data.audit import in_order
+from handful.data.features import BACKENDS
 from handful.data.manifest import Manifest, printable
 from handful.data.sources import read_data
 from handful.deliver.book import FitOptions, Run, RunBook, resolved
@@ -29,7 +30,7 @@ from handful.recipes.choice import prior_table
 from handful.recipes.curve import own_curve
 from handful.recipes.pseudo_audit import pseudo_labels
 from handful.recipes.screen import screened
-from handful.recipes.table import changed, find, usual_space
+from handful.recipes.table import changed, check_space, find, usual_space
 from handful.recipes.train import Training
 from handful.report.record import Recorder
 from handful.types import UsageError
@@ -59,8 +60,6 @@ def fit(
     options, teller = options or FitOptions(), teller or Teller()
     options = replace(options, method=with_policies(options.method))
     method = _method(options)
-    if options.side and options.side < 8:
-        raise UsageError(f"pictures of {options.side} px a side are too small", fix="give --side 8 or more")
     begin = time.perf_counter()
     machine.tune_allocator()
     machine.set_threads()
@@ -173,6 +172,13 @@ def _method(options: FitOptions) -> Any:
     Raises:
         UsageError: there is no such recipe or field, or options that nobody would read.
     """
+    check_space(options.recipe, options.features)
+    if options.feature_backend not in ("auto", *BACKENDS):
+        raise UsageError(
+            f"there is no backend '{options.feature_backend}'", fix=f"auto, {', '.join(BACKENDS)}"
+        )
+    if options.side and options.side < 8:
+        raise UsageError(f"pictures of {options.side} px a side are too small", fix="give --side 8 or more")
     if options.recipe == "auto":
         if options.method or options.training:
             raise UsageError(

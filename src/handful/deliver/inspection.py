@@ -75,7 +75,14 @@ def inspect(
     command: str,
     about: dict[str, str],
 ) -> Inspected:
-    """Look at data that ``read_any`` read, write ``report.html`` and ``issues.csv`` into ``folder``."""
+    """Look at data that ``read_any`` read, write ``report.html`` and ``issues.csv`` into ``folder``.
+
+    Raises:
+        UsageError: ``folder`` is a run's.
+    """
+    if (folder / "run.toml").exists():
+        fix = "choose another folder with --out"
+        raise UsageError("is the folder of a run, whose report this would replace", file=folder, fix=fix)
     images, manifest, unreadable = open_store(
         manifest, cache, progress=lambda d, t: progress("reading", d, t)
     )

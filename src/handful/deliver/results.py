@@ -81,9 +81,9 @@ def write_results(
         folder / "model-card.md", model_card(summary, outcome.fitted.classifier.backbone_config, reject)
     )
     write_page(summary, folder / "report.html")
-    shutil.rmtree(folder / "stages", ignore_errors=True)
     interval = summary.headline_interval
     book.finish(Run(folder, outcome.chosen, summary.headline_accuracy, interval, summary.measured_on))
+    shutil.rmtree(folder / "stages", ignore_errors=True)
 
 
 def predictions(manifest: Manifest, rows: Tensor, p: Tensor, reject: float) -> str:

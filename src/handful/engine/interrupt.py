@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -20,7 +21,13 @@ def requested() -> int | None:
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into ``Interrupted``; inside ``finishing`` they wait for the step's end."""
+    """Turn SIGINT and SIGTERM into ``Interrupted``; inside ``finishing`` they wait for the step's end.
+
+    Only the main thread may do that; in another one, signals are left to whoever has them.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         global _requested

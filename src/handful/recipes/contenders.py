@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from handful.augment.named import with_policies
-from handful.models.backbones import find as backbone
 from handful.randomness import key
 from handful.recipes.auto import started_by
 from handful.recipes.draws import Source
-from handful.recipes.table import RECIPES, changed, find, spaces_for, usual_space
+from handful.recipes.table import RECIPES, changed, check_space, find, spaces_for, usual_space
 from handful.recipes.train import Training
 from handful.types import UsageError
 
@@ -69,8 +68,7 @@ class Contender:
         recipe = find(self.recipe)
         recipe.make(**self.method)
         changed(Training(), self.training, "training")
-        if self.on and self.on != "pixels" and ":" not in self.on:
-            backbone(self.on)
+        check_space(self.recipe, self.on)
         if self.training and not recipe.trains:
             raise UsageError(f"recipe '{self.recipe}' trains no network", fix="leave training.… out")
         return self

@@ -220,13 +220,14 @@ def _frozen_table(old: Old, task: Task, workshop: Workshop) -> Tensor:
         if made.backbone_config["name"] == "pixels":
             table = features(made.backbone, task.images, torch.arange(len(task.images)))
         else:
+            asked = workshop.planned("feature backend asked for", lambda: workshop.feature_backend)
             table, backend = cached_features(
                 old.fingerprint,
                 made.backbone,
                 task.images,
                 fingerprint=task.images.fingerprint,
                 cache=workshop.cache / "features",
-                backend=workshop.planned("feature backend asked for", lambda: workshop.feature_backend),
+                backend=str(workshop.plan.get("feature backend", asked)),
                 mirror=made.mirror,
                 progress=lambda done, total: workshop.progress("features", done, total),
             )

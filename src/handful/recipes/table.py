@@ -24,6 +24,7 @@ from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
 from handful.methods.self_supervised import SelfSupervised
 from handful.methods.simclr import SimCLR
 from handful.methods.supervised import Supervised
+from handful.models.backbones import find as find_backbone
 from handful.recipes.distill import taught_by_own
 from handful.recipes.feature_matching import ON_FEATURES, on_features
 from handful.recipes.matching import KINDS, matching
@@ -363,6 +364,22 @@ def usual_space(name: str, task: Task) -> str:
     if name == "supervised":
         return "pixels"
     return "lite0" if name.startswith("fine-tune") else spaces_for(task)[0]
+
+
+def check_space(recipe: str, on: str) -> None:
+    """Raises UsageError where a recipe cannot work on the features named ``on`` ("": its usual ones)."""
+    if not on:
+        return
+    if recipe == "auto":
+        raise UsageError(
+            "features need a recipe of their own: auto looks at several", fix="give --recipe NAME too"
+        )
+    if on != "pixels" and ":" not in on:
+        find_backbone(on)
+    if recipe == "supervised" and on != "pixels":
+        raise UsageError(
+            "supervised training looks at the pictures alone, and at no features", fix="leave them out"
+        )
 
 
 def candidates(task: Task) -> list[tuple[str, str]]:

@@ -64,13 +64,14 @@ def _frozen(task: Task, workshop: Workshop, name: str, size: int) -> Space:
     config = {"name": name, "n_classes": 0, "channels": 3, "size": size or None}
     backbone = create(name, n_classes=0, pretrained=True, size=size or None).to(workshop.device)
     mirror = task.photographs
+    asked = workshop.planned("feature backend asked for", lambda: workshop.feature_backend)
     raw, backend = cached_features(
         name,
         backbone,
         task.images,
         fingerprint=task.images.fingerprint,
         cache=workshop.cache / "features",
-        backend=workshop.planned("feature backend asked for", lambda: workshop.feature_backend),
+        backend=str(workshop.plan.get(f"feature backend of {name}", asked)),
         mirror=mirror,
         progress=lambda done, total: workshop.progress(f"features ({name})", done, total),
     )
