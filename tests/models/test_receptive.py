@@ -76,6 +76,37 @@ def test_gates_and_attention_see_the_whole_picture() -> None:
     assert not vit["body.blocks.0.norm1"].whole and vit["body.blocks.0.mlp.fc1"].whole
 
 
+@pytest.mark.parametrize(
+    ("part", "whole"),
+    [
+        (nn.GroupNorm(2, 4), True),
+        (nn.LayerNorm([4, 8, 8]), True),
+        (nn.BatchNorm2d(4), False),
+        (nn.ConvTranspose2d(4, 4, 2, 2), True),
+        (nn.PixelShuffle(2), True),
+        (nn.Softmax(1), False),
+    ],
+)
+def test_norms_over_places_see_them_and_what_grows_has_no_pixels_of_its_own(
+    part: nn.Module, whole: bool
+) -> None:
+    """By gradient: which pixels reach the middle unit? For what grows, "whole" says that the geometry is not known."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), part).eval()
+    assert fields(net, (3, 8, 8))["1"].whole is whole
+    grows = isinstance(part, (nn.ConvTranspose2d, nn.PixelShuffle))
+    if not grows:
+        assert bool((effective(net, "1", (3, 8, 8)) > 0).all()) is whole
+
+
+def test_a_mean_over_channels_alone_is_no_view_of_the_whole() -> None:
+    class Mean(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean(1, keepdim=True)
+
+    found = fields(nn.Sequential(nn.Conv2d(3, 4, 3), Mean()), (3, 8, 8))["1"]
+    assert found == Field(Reach(3), Reach(3), False)
+
+
 def test_axes_dilation_and_unshuffle() -> None:
     net = nn.Sequential(
         nn.PixelUnshuffle(2), nn.Conv2d(4, 1, (1, 7), padding=(0, 3)), nn.Conv2d(1, 1, 3, dilation=2)

@@ -174,7 +174,7 @@ class Follow(TorchDispatchMode):
             begin, step = args[2] or 0, args[4] if len(args) > 4 else 1
             axis = "rows" if args[1] == 2 else "columns"
             return field._replace(**{axis: getattr(field, axis).through(1, step, -begin)})
-        return field._replace(whole=True) if mixes(name, x, inputs, out) else field
+        return field._replace(whole=True) if mixes(name, args, inputs, out) else field
 
 
 def merged(a: Field, b: Field, x: Tensor, y: Tensor) -> Field:
@@ -186,12 +186,22 @@ def merged(a: Field, b: Field, x: Tensor, y: Tensor) -> Field:
     return a.joined(b)
 
 
-def mixes(name: str, x: Tensor, inputs: list[Tensor], out: Any) -> bool:
-    """Whether an operation looks at all places at once: a mean or a maximum over them, a product of places with
-    places (attention), a map that becomes a vector."""
+def mixes(name: str, args: Any, inputs: list[Tensor], out: Any) -> bool:
+    """Whether an operation looks at all places at once: a mean, a maximum or a norm over them, a product of places with
+    places (attention), a map that becomes a vector, or one that becomes larger (where places have no pixels of their
+    own any more)."""
+    x = inputs[0]
     places = x.dim() == 4 and x.shape[2] * x.shape[3] > 1
     if name in ("mean", "sum", "amax", "adaptive_max_pool2d"):
-        return places or x.dim() == 3
+        axes = args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else ()
+        channels_alone = x.dim() == 4 and axes and all(axis % 4 < 2 for axis in axes)
+        return not channels_alone and (places or x.dim() == 3)
+    if name == "native_group_norm":
+        return places
+    if name == "native_layer_norm":
+        return places and len(args[1]) > 1
+    if name in ("convolution", "pixel_shuffle"):  # a plain convolution has been dealt with
+        return places
     if "attention" in name or (len(inputs) > 1 and name in ("bmm", "mm", "baddbmm")):
         return True
     if name in ("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "roll"):
