@@ -8,7 +8,7 @@ from typing import Any
 from handful import machine
 from handful.data.images import open_store
 from handful.data.manifest import printable
-from handful.data.sources import read_data
+from handful.data.sources import read_data, read_labelled
 from handful.deliver.augmenting import Augmented, AugmentOptions
 from handful.deliver.augmenting import augment as augment_pictures
 from handful.deliver.book import FitOptions, Run, versions
@@ -44,7 +44,7 @@ def evaluate(run: str | Path, data: str | Path, *, teller: Teller | None = None)
         UsageError: no such run or data, or a class that the model does not know.
     """
     told = teller or Teller()
-    manifest = read_data(data, downloads=downloads())
+    manifest = read_labelled(data, downloads=downloads())
     return measure_run(run, manifest, progress=lambda d, t: told.progress("classifying", d, t))
 
 

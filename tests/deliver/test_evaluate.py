@@ -97,6 +97,21 @@ def test_validation_pictures_come_with_a_caution(run: api.Run, pictures: Path, t
     assert found.measured_on.startswith("the validation part of own") and "chosen by" in found.caution
 
 
+def test_a_set_to_measure_by_may_have_a_test_part_alone_or_a_single_class(
+    run: api.Run, pictures: Path, tmp_path: Path
+) -> None:
+    whole = api.evaluate(run.folder, pictures)
+    shutil.copytree(pictures / "test", tmp_path / "alone" / "test")
+    found = api.evaluate(run.folder, tmp_path / "alone")
+    assert (found.accuracy, found.n, found.caution) == (whole.accuracy, whole.n, "")
+    one = sorted((pictures / "test").iterdir())[0]
+    shutil.copytree(one, tmp_path / "one" / one.name)
+    assert api.evaluate(run.folder, tmp_path / "one").n == len(list(one.iterdir()))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="holds no pictures"):
+        api.evaluate(run.folder, tmp_path / "none")
+
+
 def test_an_export_or_an_inspection_replaces_no_file_of_a_run(run: api.Run, pictures: Path) -> None:
     before = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
     with pytest.raises(UsageError, match="a file of the run itself"):

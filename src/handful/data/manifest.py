@@ -139,12 +139,15 @@ class Some(Sequence[Any]):
         return self.whole[int(self.rows[i])]
 
 
-def read_folder(folder: str | Path) -> Manifest:
+def read_folder(folder: str | Path, *, to_learn: bool = True) -> Manifest:
     """The manifest of a folder in one of the two layouts.
 
+    Args:
+        to_learn: a network shall learn from it; otherwise a test part alone, or a single class, will do.
+
     Raises:
-        UsageError: the folder is missing or empty, has fewer than two classes or one without pictures, or a
-            validation or test class that training does not have (the nearest training class is named).
+        UsageError: the folder is missing or empty; or (to learn) has fewer than two classes or one without pictures,
+            or a validation or test class that training does not have (the nearest training class is named).
     """
     root = Path(folder)
     if not os.path.isdir(root):  # false, not an error, for a name that no system takes
@@ -180,8 +183,9 @@ def read_folder(folder: str | Path) -> Manifest:
             walk.leave_out(loose, f"lies in {part}/ but in no class folder", f"move it to {part}/<class>/")
     rows += [(path, "", UNLABELLED) for path in walk.loose("")]
 
-    classes = tuple(sorted({name for _, name, split in rows if split == LABELLED}))
-    _check(root, classes, folders, rows)
+    classes = tuple(sorted({name for _, name, split in rows if name and (split == LABELLED or not to_learn)}))
+    if to_learn or not rows:
+        _check(root, classes, folders, rows)
     index = {name: i for i, name in enumerate(classes)}
     return Manifest(
         root=root,

@@ -90,6 +90,13 @@ def read_data(
     return _fewer_labels(manifest, labels_per_class, seed) if labels_per_class else manifest
 
 
+def read_labelled(spec: Any, *, downloads: Path | None = None) -> Manifest:
+    """The same, to measure by and not to learn from: a folder may hold a test part alone, or a single class."""
+    if isinstance(spec, (str, Path)) and os.path.isdir(spec):
+        return read_folder(spec, to_learn=False)
+    return read_data(spec, downloads=downloads)
+
+
 def _read(spec: Any, downloads: Path) -> Manifest:
     if isinstance(spec, Manifest):
         return spec

@@ -18,7 +18,7 @@ from handful import __version__, machine
 from handful.augment.named import make, with_policies
 from handful.data.images import Images, open_store
 from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest
-from handful.data.sources import read_data
+from handful.data.sources import read_data, read_labelled
 from handful.deliver.book import Run, RunBook, resolved
 from handful.deliver.extended import Figures, Row, Side, as_section, read_figures, sentence
 from handful.deliver.ground import Teller, cache_folder, census, downloads, slug, tasks
@@ -220,7 +220,7 @@ def old_pictures(data: Any, classes: tuple[str, ...]) -> Manifest:
     Raises:
         UsageError: there are none, or of a class that the classifier does not know.
     """
-    manifest = read_data(data, downloads=downloads())
+    manifest = read_labelled(data, downloads=downloads())
     split = next((s for s in (TEST, VALIDATION, LABELLED) if len(manifest.ids(s))), "")
     number = {name: k for k, name in enumerate(classes)}
     strange = next((name for name in manifest.classes if name not in number), None)
