@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,6 +128,36 @@ def commands_on(run: Path, pictures: Path) -> list[list[str]]:
         ["export", str(run), "--format", "safetensors"],
         ["export", str(run), "--format", "onnx"],
     ]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from handful.files import hold
+hold(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_two_runs_in_one_folder_do_not_meet(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ["fit", str(pictures), "--recipe", "nearest-mean", "--features", "pixels", "--out", str(out)]
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(out / "run.lock")], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        assert cli.run(words) == 1
+        assert "another process is at work in this folder" in capsys.readouterr().err
+        assert [path.name for path in out.iterdir()] == ["run.lock"]
+    finally:
+        other.kill()
+        other.wait()
+    assert cli.run(words) == 0, "a lock ends with its process"
+    assert not (out / "run.lock").exists()
 
 
 def test_a_folder_that_is_no_run(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

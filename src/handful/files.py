@@ -37,6 +37,51 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
         ) from error
 
 
+_held: dict[Path, int] = {}  # locks of this process, and their open files
+
+
+def hold(path: Path) -> None:
+    """Lock a folder for this process by a file in it, until ``release`` or the process's end, however it ends.
+
+    Where the system has no such locks nothing is locked.
+
+    Raises:
+        HandfulError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    path = path.resolve()
+    if path in _held:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        fix = "free some space or choose another folder"
+        raise HandfulError(f"cannot be written ({error.strerror or error})", file=path, fix=fix) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        fix = "wait until it has finished, or choose another folder with --out"
+        raise HandfulError("another process is at work in this folder", file=path.parent, fix=fix) from error
+    except OSError:  # a file system without locks
+        os.close(handle)
+        return
+    _held[path] = handle
+
+
+def release(path: Path) -> None:
+    """Give a lock back that ``hold`` took; nothing where there is none."""
+    handle = _held.pop(path.resolve(), None)
+    if handle is not None:
+        with suppress(OSError):
+            path.unlink()
+        os.close(handle)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in ``folder`` last through a power cut (where the system can)."""
     if hasattr(os, "O_DIRECTORY"):

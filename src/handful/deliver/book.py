@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from handful import __version__, parallel
 from handful.export import SIDE_CAR, WEIGHTS
-from handful.files import write_atomic
+from handful.files import hold, release, write_atomic
 from handful.types import HandfulError, UsageError
 
 
@@ -113,11 +113,13 @@ class RunBook:
                     file=folder,
                     fix="choose another folder with --out, or remove this one",
                 )
-        elif folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir()):
+        elif folder.is_dir() and any(path.suffix not in (".tmp", ".lock") for path in folder.iterdir()):
             raise UsageError(
                 "is not empty and not a run", file=folder, fix="choose another folder with --out"
             )
         if not self.finished:  # a finished run keeps the command and the versions that made it
+            if parallel.is_first():
+                hold(folder / "run.lock")
             self.save()
 
     @property
@@ -152,6 +154,7 @@ class RunBook:
         if run.interval is not None:
             self.ended["interval"] = list(run.interval)
         self.save()
+        release(self.folder / "run.lock")
 
     def result(self) -> Run:
         """The finished run, as the first process wrote it down."""
