@@ -41,7 +41,8 @@ _held: dict[Path, int] = {}  # locks of this process, and their open files
 
 
 def hold(path: Path) -> None:
-    """Lock a folder for this process by a file in it, until ``release`` or the process's end, however it ends.
+    """Lock a folder for this process by a file in it, until ``release`` or the process's end, however it ends (a kill
+    leaves the file, which then locks nothing).
 
     Where the system has no such locks nothing is locked.
 
@@ -80,6 +81,12 @@ def release(path: Path) -> None:
         with suppress(OSError):
             path.unlink()
         os.close(handle)
+
+
+def release_all() -> None:
+    """Give back every lock of this process."""
+    for path in list(_held):
+        release(path)
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from handful.files import release_all
 from handful.types import Interrupted
 
 _requested: int | None = None
@@ -22,11 +23,15 @@ def requested() -> int | None:
 @contextmanager
 def listening() -> Iterator[None]:
     """Turn SIGINT and SIGTERM into ``Interrupted``; inside ``finishing`` they wait for the step's end.
+    Folders that were held meanwhile are given back at the end.
 
     Only the main thread may do that; in another one, signals are left to whoever has them.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        try:
+            yield
+        finally:
+            release_all()
         return
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -44,6 +49,7 @@ def listening() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _requested = None
+        release_all()
 
 
 @contextmanager
