@@ -40,7 +40,7 @@ def record(name: str, rows: list[dict[str, Any]], **info: Any) -> None:
     words = ["python", "-m", f"benchmarks.{name}"]
     for before, word in zip(sys.argv, sys.argv[1:], strict=False):
         if "--data-root" not in (before, word) and not word.startswith("--data-root="):
-            words.append(word)
+            words.append(f"DIR/{Path(word).name}" if Path(word).is_absolute() else word)
     content = {
         "command": " ".join(words),
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
