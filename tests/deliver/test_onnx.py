@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,8 +163,9 @@ def test_a_file_whose_answers_differ_is_not_written(tmp_path: Path, monkeypatch:
 
 def test_a_file_that_gives_no_numbers_is_not_written(tmp_path: Path) -> None:
     saved = network("conv-4", 16, 16, 3, tmp_path)
+    head: Any = saved.classifier.backbone.head
     with torch.no_grad():
-        saved.classifier.backbone.head.bias.fill_(float("nan"))  # type: ignore[union-attr,operator]
+        head.bias.fill_(float("nan"))
     assert np.isnan(deployed.parity(saved, deployed.to_onnx(saved)))
     save_model(tmp_path / "nan", saved.classifier, CLASSES, 3, 16)
     with pytest.raises(HandfulError, match="difference nan"):

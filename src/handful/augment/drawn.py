@@ -96,9 +96,8 @@ class ResizedCrop(Stepwise):
         """Steps int32 [B, 1, 8]."""
         area = self.smallest + (1 - self.smallest) * u[:, 0]
         root = np.sqrt(area)
-        tilt = (self.shape ** (u[:, 1] - 0.5)).clip(
-            root, 1 / root
-        )  # root of the shape; no side is longer than it is
+        # the root of the shape, such that no side is longer than the picture's
+        tilt = (self.shape ** (u[:, 1] - 0.5)).clip(root, 1 / root)
         across, down = root * tilt, root / tilt
         none = np.zeros(len(u))
         numbers = [across, none, (1 - across) * u[:, 3] * w, none, down, (1 - down) * u[:, 2] * h]

@@ -290,9 +290,8 @@ def _build(
             raise HandfulError(
                 f"no picture can be read: {reason}", file=manifest.root / path, fix="check the files"
             )
-        with open(
-            scratch / "store.json", "w"
-        ) as out_text:  # not in a folder that somebody has removed meanwhile
+        # makes no parents: the folder may have been removed by somebody
+        with open(scratch / "store.json", "w") as out_text:
             json.dump({"bad_rows": bad, "problems": problems}, out_text)
             out_text.flush()
             os.fsync(out_text.fileno())

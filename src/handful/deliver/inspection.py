@@ -22,6 +22,7 @@ from handful.data.images import Images, from_array, header, open_store
 from handful.data.manifest import LABELLED, UNLABELLED, Issue, Manifest, read_pile
 from handful.data.sources import read_data
 from handful.data.suspects import suspects
+from handful.deliver.preflight import check_no_run
 from handful.files import write_atomic
 from handful.randomness import key, permutation
 from handful.recipes.table import spaces_for
@@ -80,9 +81,7 @@ def inspect(
     Raises:
         UsageError: ``folder`` is a run's.
     """
-    if (folder / "run.toml").exists():
-        fix = "choose another folder with --out"
-        raise UsageError("is the folder of a run, whose report this would replace", file=folder, fix=fix)
+    check_no_run(folder)
     images, manifest, unreadable = open_store(
         manifest, cache, progress=lambda d, t: progress("reading", d, t)
     )

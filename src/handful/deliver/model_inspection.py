@@ -24,7 +24,7 @@ from handful.data.manifest import LABELLED, TEST, printable
 from handful.data.sources import read_data
 from handful.deliver.book import versions
 from handful.deliver.ground import Teller, cache_folder, downloads, slug
-from handful.deliver.preflight import check_outside
+from handful.deliver.preflight import check_no_run, check_outside
 from handful.engine.interrupt import listening
 from handful.export import load_model
 from handful.files import write_atomic
@@ -96,10 +96,7 @@ def inspect_model(
     with listening():
         folder = Path(out) if out else Path("runs") / f"{slug(str(model))}-inspect"
         check_outside(folder, data)
-        if (folder / "run.toml").exists():
-            raise UsageError(
-                "is the folder of a run, whose report this would replace", file=folder, fix="another --out"
-            )
+        check_no_run(folder)
         pictures = read_pictures(data, seed, teller) if data is not None else digits(seed)
         net, name, weights, own = network(model, len(pictures.classes), size, channels, pretrained, seed)
         look = look_at(net, name, weights, own, pictures, data is not None, teller, printable(command))

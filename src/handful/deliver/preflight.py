@@ -37,6 +37,13 @@ def tell_issues(folder: Path, issues: list[Issue], new: list[Issue], tell: Calla
         tell(f"look at your data: {in_short(new)} ({folder / 'issues.csv'})")
 
 
+def check_no_run(folder: Path) -> None:
+    """Raises UsageError where a page would replace the report of a run."""
+    if (folder / "run.toml").exists():
+        fix = "choose another folder with --out"
+        raise UsageError("is the folder of a run, whose report this would replace", file=folder, fix=fix)
+
+
 def check_outside(folder: Path, data: Any) -> None:
     """Raises UsageError where a run's folder lies in the folder of pictures."""
     if (

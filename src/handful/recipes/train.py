@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from handful.data.stream import TrainStream
 from handful.engine import checkpoint, schedule
 from handful.engine.evaluate import predict
 from handful.engine.fit import fit
+from handful.engine.pace import seconds_per_step
 from handful.engine.state import Precision, State
 from handful.engine.update import average, freeze_norms, update_of
 from handful.machine import has_fast_bf16
@@ -33,7 +32,7 @@ from handful.models.heads import CosineHead
 from handful.models.norms import find_statistics
 from handful.randomness import key, permutation
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.types import Batch, Update, UsageError
+from handful.types import UsageError
 
 INITS: dict[str, Any] = {
     "jigsaw": Jigsaw(alone=True),
@@ -440,31 +439,6 @@ def _affordable(training: Training, step_seconds: float) -> int:
     """Steps that fit into the time; every process takes the first one's answer."""
     steps = max(MIN_STEPS, int(training.seconds / parallel.first_says(step_seconds)))
     return min(steps, training.max_steps) if training.max_steps else steps
-
-
-def seconds_per_step(
-    state: State, update: Update, stream: TrainStream, warm: int = 2, timed: int = 4, at: int = 0
-) -> float:
-    """Median duration of a step; the state is left as it was. ``at``: the first step that does all that steps do.
-
-    Steps, not seconds, decide the result from then on: the caller writes them into the run's plan.
-    """
-    before = copy.deepcopy(state.state_dict())
-    state.step = max(state.step, at)
-    batches: list[Batch] = []
-    durations = []
-    for i in range(warm + timed):
-        begin = time.perf_counter()
-        batches.append(stream.at(i))
-        update(state, batches.pop())
-        if state.precision.device == "cuda":
-            torch.cuda.synchronize()
-        durations.append(time.perf_counter() - begin)
-    state.load_state_dict(before)
-    for role, optimizer in state.optimizers.items():
-        if not before["optimizers"][role]["state"]:
-            optimizer.state.clear()
-    return sorted(durations[warm:])[timed // 2]
 
 
 def choose_precision(network: nn.Module, workshop: Workshop) -> Precision:
