@@ -28,7 +28,7 @@ demo: .venv/.installed ## make .venv, install handful, run the main job on the b
 
 .PHONY: test
 test: .venv/.installed-test lint ## make .venv, install with test extras, lint, run the whole test suite
-	$(PY) -m pytest
+	$(PY) -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: lint
 lint: .venv/.installed-test ## ruff check, ruff format --check, mypy
