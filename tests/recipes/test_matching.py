@@ -12,11 +12,13 @@ from torch import Tensor
 
 import handful.recipes.train as train
 from handful.data.images import from_array
+from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.models.backbones import create
 from handful.randomness import key
 from handful.recipes.auto import Outcome, Trial, choose, recipe_options, twin_of
 from handful.recipes.choice import PriorTable
 from handful.recipes.matching import KINDS, matching
+from handful.recipes.self_training import meta_pseudo_labels
 from handful.recipes.table import find
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training
@@ -67,6 +69,30 @@ def test_the_method_goes_on_from_the_first_students_weights(
     found = weights(matching("fixmatch", task(), workshop, on="pixels", training=training))
     for name, value in first_weights(origin).items():
         assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("start", "origin"), [("propagation", "mpl-start"), ("supervised", "mpl-start"), ("random", "mpl")]
+)
+def test_so_do_both_networks_of_meta_pseudo_labels(
+    start: str, origin: str, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[Any] = []
+    fit = train.fit
+
+    def caught(state: Any, *arguments: Any, **options: Any) -> None:
+        states.append(state)
+        fit(state, *arguments, **options)
+
+    monkeypatch.setattr(train, "fit", caught)
+    meta_pseudo_labels(
+        task(), workshop, on="pixels", training=Training(**{**vars(STILL), "start": start}),
+        method=MetaPseudoLabels(tune_steps=0),
+    )  # fmt: skip
+    for role in ("student", "teacher"):
+        found = states[-1].models[role].state_dict()
+        for name, value in first_weights(origin).items():
+            assert torch.equal(found[name], value), (role, name)
 
 
 def test_the_steps_are_shared_and_every_fold_is_a_stage_of_its_own(

@@ -48,7 +48,10 @@ def caught(monkeypatch: pytest.MonkeyPatch) -> list[State]:
 
 def run(task: Task, workshop: Workshop, **changes: Any) -> dict[str, torch.Tensor]:
     method = changed(MetaPseudoLabels(tune_steps=3), changes, "method")
-    fitted = meta_pseudo_labels(task, workshop, on="pixels", method=method, training=QUICK, stage="mpl/0.1")
+    training = replace(QUICK, start="random")
+    fitted = meta_pseudo_labels(
+        task, workshop, on="pixels", method=method, training=training, stage="mpl/0.1"
+    )
     return fitted.classifier.backbone.state_dict()
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from handful.methods.adamatch import AdaMatch
@@ -14,18 +12,13 @@ from handful.methods.freematch import FreeMatch
 from handful.methods.mean_teacher import MeanTeacher
 from handful.methods.mixmatch import MixMatch
 from handful.methods.pi_model import PiModel
-from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.softmatch import SoftMatch
-from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA
 from handful.methods.vat import VAT
-from handful.recipes.self_training import continued, substage
+from handful.recipes.self_training import train_from_start
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, shortened, small_training, train_network
-from handful.recipes.transfer import teacher_for, teacher_targets
+from handful.recipes.train import Training, small_training
 
-SHARE = 0.5  # of the steps that the first student gets
-SLOWER = 0.4  # factor on the learning rate afterwards: a full rate would undo the start
 # With few labels: labelled pictures strongly augmented too, and targets from the picture as it is, which the
 # weak views' shift makes worse where a digit fills its 8 pixels.
 FEW: dict[str, Any] = {"view": "strong", "weak_view": "plain", "passes": 2}
@@ -63,27 +56,8 @@ def matching(
     training: Training | None = None,
     stage: str = "",
 ) -> Fitted:
-    """``SHARE`` of the steps (or of the time) go to a first student, the rest to the method from its weights.
-
-    What the first student learns is ``training.start``: the labels of label propagation (by default), the labelled
-    pictures alone ("supervised"), or there is none ("random").
-    """
-    training, stage = training or small_training(task), stage or name
+    """The method ``name``, from the weights of a first student."""
     method = method or KINDS[name].method(**KINDS[name].defaults)
-    if training.start == "random":
-        return train_network(task, workshop, method, training, stage=stage)
-    first = shortened(training, SHARE)
-    rest = replace(
-        training,
-        seconds=training.seconds - first.seconds,
-        steps=training.steps and max(1, training.steps - first.steps),
-        max_steps=training.max_steps and max(1, training.max_steps - first.max_steps),
-        lr=training.lr * SLOWER,
+    return train_from_start(
+        task, workshop, method, training or small_training(task), on=on, stage=stage or name
     )
-    learn = partial(train_network, task, workshop, training=first, stage=substage(stage, "start"))
-    if training.start == "supervised":
-        begun = learn(method=Supervised())
-    else:
-        labels = teacher_targets(task, workshop, on=on, method=teacher_for(on))
-        begun = learn(method=PseudoLabel(threshold=0.0), teacher=labels)
-    return continued(begun, task, workshop, method, rest, stage=stage)

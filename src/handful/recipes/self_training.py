@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,12 +11,16 @@ from torch import nn
 
 from handful.methods.feedback import Feedback
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
+from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
 from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training, digest, shortened, small_training, train_network
+from handful.recipes.transfer import teacher_for, teacher_targets
 
+SHARE = 0.5  # of the steps that a first student gets
+SLOWER = 0.4  # factor on the learning rate after it: a full rate would undo the start
 META: dict[str, Any] = {"uda_weight": 1.0, "ramp_steps": 100}  # hundreds of steps, not hundreds of thousands
 
 
@@ -28,10 +33,11 @@ def meta_pseudo_labels(
     training: Training | None = None,
     stage: str = "mpl",
 ) -> Fitted:
-    """Teacher and student together, then the student alone on the labelled pictures, which it has not seen yet."""
+    """Teacher and student together, both from the weights of a first student (``training.start``), then the student
+    alone on the labelled pictures."""
     method = method or MetaPseudoLabels(**META)
     training = training or small_training(task)
-    student = train_network(task, workshop, method, training, stage=stage)
+    student = train_from_start(task, workshop, method, training, on=on, stage=stage)
     return tuned(student, task, workshop, method, training, stage=stage)
 
 
@@ -68,6 +74,33 @@ def tuned(
     return continued(
         student, task, workshop, Supervised(view=method.view), alone, stage=substage(stage, "tuned")
     )
+
+
+def train_from_start(
+    task: Task, workshop: Workshop, method: object, training: Training, *, on: str, stage: str
+) -> Fitted:
+    """``SHARE`` of the steps (or of the time) go to a first student, the rest to the method from its weights.
+
+    What the first student learns is ``training.start``: the labels of label propagation ("propagation"), the labelled
+    pictures alone ("supervised"), or there is none ("random").
+    """
+    if training.start == "random":
+        return train_network(task, workshop, method, training, stage=stage)
+    first = shortened(training, SHARE)
+    rest = replace(
+        training,
+        seconds=training.seconds - first.seconds,
+        steps=training.steps and max(1, training.steps - first.steps),
+        max_steps=training.max_steps and max(1, training.max_steps - first.max_steps),
+        lr=training.lr * SLOWER,
+    )
+    learn = partial(train_network, task, workshop, training=first, stage=substage(stage, "start"))
+    if training.start == "supervised":
+        begun = learn(method=Supervised())
+    else:
+        labels = teacher_targets(task, workshop, on=on, method=teacher_for(on))
+        begun = learn(method=PseudoLabel(threshold=0.0), teacher=labels)
+    return continued(begun, task, workshop, method, rest, stage=stage)
 
 
 def continued(

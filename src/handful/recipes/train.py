@@ -64,7 +64,7 @@ class Training:
         ema: decay of the moving average that is kept; 0 keeps the last weights.
         size: input side in pixels; 0 takes the backbone's or the pictures' own.
         head: "linear", or "cosine" (Gidaris & Komodakis 2018).
-        start: of the consistency recipes: weights from a student of label propagation ("propagation"), from
+        start: of the consistency recipes and ``mpl``: weights from a student of label propagation ("propagation"), from
             the labelled pictures alone ("supervised"), or "random".
         dropout: on the features, before the head.
         drop_path: stochastic depth: how often the last residual block is left out; earlier ones less, linearly.
