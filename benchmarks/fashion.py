@@ -24,6 +24,7 @@ CORE = (
     "supervised",
     "pseudo-label",
     "uda",
+    "fixmatch:training.start=supervised",
     "fixmatch",
     "noisy-student",
     "mpl",
@@ -31,7 +32,7 @@ CORE = (
 )
 REST = ("pi-model", "mean-teacher", "vat", "mixmatch", "flexmatch", "freematch", "softmatch", "adamatch")
 WEAK = "supervised:method.view=weak"
-OTHERS = ("propagation@pixels", "fixmatch:training.start=supervised", "fixmatch:training.start=random")
+OTHERS = ("propagation@pixels", "fixmatch:training.start=random", "mpl:training.start=random")
 
 
 def contender(text: str, steps: int) -> str:
