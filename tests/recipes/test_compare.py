@@ -104,6 +104,11 @@ def test_labelled_only_baselines_are_always_there() -> None:
     ]  # fmt: skip
 
 
+def test_how_a_consistency_recipe_starts_is_no_affair_of_its_twin() -> None:
+    names = [c.name for c in line_up([parse("fixmatch:training.start=random,training.steps=5")], blobs())]
+    assert [name for name in names if name.startswith("supervised")] == ["supervised@pixels:training.steps=5"]
+
+
 def test_figures_are_those_of_the_recipe_itself(tmp_path: Path) -> None:
     """Accuracy, balanced accuracy and calibration error of a cell, counted by hand from nearest means of pixels."""
     source = replace(blobs(), test=blobs().test[:-6])  # the last class has fewer test pictures

@@ -131,7 +131,7 @@ def line_up(contenders: Sequence[Contender], source: Source) -> list[Contender]:
         if not twin and started_by(c.training):
             twin = c.recipe
         for name in filter(None, (*CHEAP_BASELINES, twin)):
-            training = {k: v for k, v in c.training.items() if not k.startswith("init")}
+            training = {k: v for k, v in c.training.items() if k not in ("init", "init_steps", "start")}
             training = training if find(name).trains else {}
             here = usual_space(name, some) if name == "supervised" else on  # which looks at pixels alone
             method = c.method if name == c.recipe else {}
