@@ -9,8 +9,8 @@ A small residual net (32 px, 1 million weights), 600 steps in all for each netwo
   fine-tuning; the same network on all 50,000 labels, 160 pictures a step, as many as the others see; and a list of
   regularisers of the weakly augmented net. About 50 minutes.
 
-UDA and FixMatch start from a supervised net: neighbours in pixels, which label propagation goes by, say little about
-photographs.
+UDA, FixMatch and Meta Pseudo Labels start from a supervised net: neighbours in pixels, which label propagation goes
+by, say little about photographs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CORE = (
     "supervised",
     "uda:training.start=supervised",
     "fixmatch:training.start=supervised",
-    "mpl",
+    "mpl:training.start=supervised",
 )
 FEW = (WEAK, *CORE, "noisy-student")
 REGULARISERS = (
@@ -38,7 +38,7 @@ REGULARISERS = (
     f"{WEAK},training.drop_path=0.2",
     "supervised:method.view=weak+randaugment",
 )
-MANY = (*CORE, "mpl:method.tune_steps=0", *REGULARISERS)
+MANY = (*CORE, "mpl:training.start=supervised,method.tune_steps=0", *REGULARISERS)
 
 
 def contender(text: str, steps: int, batch: int = 0) -> str:

@@ -32,7 +32,7 @@ CORE = (
 )
 REST = ("pi-model", "mean-teacher", "vat", "mixmatch", "flexmatch", "freematch", "softmatch", "adamatch")
 WEAK = "supervised:method.view=weak"
-OTHERS = ("propagation@pixels", "fixmatch:training.start=random", "mpl:training.start=random")
+OTHERS = ("propagation@pixels", "fixmatch:training.start=random")
 
 
 def contender(text: str, steps: int) -> str:
