@@ -24,6 +24,7 @@ TITLES = {
     "bright_dark": "Learnt on bright pictures, tested on dark ones",
     "pointing": "Do class activation maps point at planted objects? No mixing, MixUp, CutMix",
     "fashion": "Fashion-MNIST at 4 and 25 labels per class, pool 60,000: small networks by every method",
+    "fashion_long": "Fashion-MNIST, 25 labels per class, more steps",
     "fashion_rest": "Fashion-MNIST: the other methods, on one draw",
     "feature_matching": "Every method on frozen features: seconds a run",
     "matching": "How the recipe FixMatch was set: USPS and MNIST at 8 pixels",
