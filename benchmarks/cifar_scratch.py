@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.common import arguments
-from benchmarks.grids import keep, rows, source, sweep
+from benchmarks.grids import keep, paired, rows, source, sweep
 
 STEPS, RATIO, DRAWS = 600, 4, 2
 WEAK = "supervised:method.view=weak"
@@ -60,13 +60,13 @@ def main() -> None:
     options: dict[str, Any] = {"pool": given.pool, "seeds": given.draws}
     recipes = tuple(contender(text, given.steps) for text in (FEW if few else MANY))
     c = sweep(name, "cifar10", root, recipes=recipes, labels=(25 if few else 400,), **options)
-    extra = []
+    extra: list[dict[str, Any]] = []
     if not few:
         one = contender("supervised", given.steps, 32 * (1 + RATIO))
         labels = source("cifar10", root, given.pool).most_labels()
         every = sweep("cifar_all", "cifar10", root, recipes=(one,), labels=(labels,), **options)
         extra = [row for row in rows(every) if row["recipe"].startswith("supervised")]
-    keep(name, c, extra, steps=given.steps, ratio=RATIO, pool=given.pool or 50_000)
+    keep(name, c, paired(c) + extra, steps=given.steps, ratio=RATIO, pool=given.pool or 50_000)
 
 
 if __name__ == "__main__":

@@ -37,12 +37,8 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 def record(name: str, rows: list[dict[str, Any]], **info: Any) -> None:
     """Write ``results/NAME.json``: rows of named figures, and all that is needed to measure them again."""
-    words = ["python", "-m", f"benchmarks.{name}"]
-    for before, word in zip(sys.argv, sys.argv[1:], strict=False):
-        if "--data-root" not in (before, word) and not word.startswith("--data-root="):
-            words.append(f"DIR/{Path(word).name}" if Path(word).is_absolute() else word)
     content = {
-        "command": " ".join(words),
+        "command": command(),
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         **info,
         "versions": versions(),
@@ -53,6 +49,15 @@ def record(name: str, rows: list[dict[str, Any]], **info: Any) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     for row in rows:
         print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+
+
+def command() -> str:
+    """The command line that runs, without folders of this machine."""
+    words = ["python", "-m", sys.modules["__main__"].__spec__.name]
+    for before, word in zip(sys.argv, sys.argv[1:], strict=False):
+        if "--data-root" not in (before, word) and not word.startswith("--data-root="):
+            words.append(f"DIR/{Path(word).name}" if Path(word).is_absolute() else word)
+    return " ".join(words)
 
 
 def versions() -> dict[str, str]:

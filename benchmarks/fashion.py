@@ -9,15 +9,9 @@ No setting was chosen on Fashion-MNIST: those of the recipes come from USPS and 
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from benchmarks.common import arguments
-from benchmarks.grids import keep, sweep
+from benchmarks.grids import keep, paired, sweep
 from handful.recipes.table import RECIPES
-from handful.report.compare import Comparison
-from handful.statistics import mean_interval
 
 LABELS, STEPS, LONG_STEPS = (4, 25), 600, 2000
 BASELINES = ("supervised", "supervised:method.view=weak", "propagation@pixels")
@@ -51,30 +45,6 @@ def contender(text: str, steps: int) -> str:
     if not RECIPES[name].trains:
         return text
     return f"{text}{',' if ':' in text else ':'}training.steps={steps}"
-
-
-def paired(c: Comparison) -> list[dict[str, Any]]:
-    """The networks' gains over both supervised baselines and label propagation, paired by draw."""
-    rows: list[dict[str, Any]] = []
-    names = list(dict.fromkeys(cell.contender for cell in c.cells))
-    table = {(x.contender, x.labels, x.seed): 100 * (x.accuracy or float("nan")) for x in c.cells}
-    baselines = [n for n in names if n.startswith(("supervised", "propagation"))]
-    for size in sorted({x.labels for x in c.cells}):
-        for name in names:
-            for base in baselines:
-                gain = mean_interval(np.array([table[name, size, s] - table[base, size, s] for s in c.seeds]))
-                if name != base and RECIPES[name.partition("@")[0]].trains:
-                    words = f"{name} minus {base}, paired"
-                    rows.append(
-                        {
-                            "labels": size,
-                            "recipe": words,
-                            "gain": gain.value,
-                            "gain low": gain.low,
-                            "gain high": gain.high,
-                        }
-                    )
-    return rows
 
 
 def main() -> None:

@@ -10,12 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import record
+import numpy as np
+
+from benchmarks.common import command, record
 from benchmarks.datasets import DATASETS
 from handful import api
 from handful.recipes.draws import Source
+from handful.recipes.table import RECIPES
 from handful.report import page as report_page
 from handful.report.compare import Comparison, curves
+from handful.statistics import mean_interval
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 RUNS = Path("runs") / "benchmarks"
@@ -42,7 +46,7 @@ def sweep(name: str, data: str, root: Path, *, pool: int = 0, **options: Any) ->
         chosen,
         out=RUNS / name,
         teller=Printer(),
-        command=f"python -m benchmarks.{name}",
+        command=command(),
     )
     print("\n".join(done.sentences))
     FIGURES.mkdir(parents=True, exist_ok=True)
@@ -95,6 +99,30 @@ def keep(name: str, c: Comparison, extra: list[dict[str, Any]] | None = None, **
     cells = [[x.contender, x.labels, x.seed, _percent(x.accuracy), round(x.seconds, 1)] for x in c.cells]
     record(name, rows(c) + (extra or []), seeds=f"label draws {c.seeds[0]} to {c.seeds[-1]}", **info)
     add_cells(name, {"columns": ["recipe", "labels", "draw", "accuracy", "seconds"], "cells": cells})
+
+
+def paired(c: Comparison) -> list[dict[str, Any]]:
+    """The networks' gains over both supervised baselines and label propagation, paired by draw."""
+    rows: list[dict[str, Any]] = []
+    names = list(dict.fromkeys(cell.contender for cell in c.cells))
+    table = {(x.contender, x.labels, x.seed): 100 * (x.accuracy or float("nan")) for x in c.cells}
+    baselines = [n for n in names if n.startswith(("supervised", "propagation"))]
+    for size in sorted({x.labels for x in c.cells}):
+        for name in names:
+            for base in baselines:
+                gain = mean_interval(np.array([table[name, size, s] - table[base, size, s] for s in c.seeds]))
+                if name != base and RECIPES[name.partition("@")[0]].trains:
+                    words = f"{name} minus {base}, paired"
+                    rows.append(
+                        {
+                            "labels": size,
+                            "recipe": words,
+                            "gain": gain.value,
+                            "gain low": gain.low,
+                            "gain high": gain.high,
+                        }
+                    )
+    return rows
 
 
 def add_cells(name: str, cells: dict[str, Any]) -> None:
