@@ -29,7 +29,6 @@ REST = (
     "supervised",
     BASELINES[-1],
     *("pi-model", "mean-teacher", "vat", "mixmatch", "flexmatch", "freematch", "softmatch", "adamatch"),
-    "fixmatch:training.start=random",
 )
 LONG = (*BASELINES, "fixmatch:training.start=supervised")
 
