@@ -28,7 +28,17 @@ CORE = (
 REST = (
     "supervised",
     BASELINES[-1],
-    *("pi-model", "mean-teacher", "vat", "mixmatch", "flexmatch", "freematch", "softmatch", "adamatch"),
+    *(
+        "pi-model",
+        "mean-teacher",
+        "vat",
+        "mixmatch",
+        "flexmatch",
+        "freematch",
+        "softmatch",
+        "adamatch",
+        "mpl-reduced",
+    ),
 )
 LONG = (*BASELINES, "fixmatch:training.start=supervised")
 
