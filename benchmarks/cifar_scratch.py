@@ -66,7 +66,8 @@ def main() -> None:
         labels = source("cifar10", root, given.pool).most_labels()
         every = sweep("cifar_all", "cifar10", root, recipes=(one,), labels=(labels,), **options)
         extra = [row for row in rows(every) if row["recipe"].startswith("supervised")]
-    keep(name, c, paired(c) + extra, steps=given.steps, ratio=RATIO, pool=given.pool or 50_000)
+    baselines = [contender(text, given.steps) for text in (WEAK, "supervised")]
+    keep(name, c, paired(c, baselines) + extra, steps=given.steps, ratio=RATIO, pool=given.pool or 50_000)
 
 
 if __name__ == "__main__":

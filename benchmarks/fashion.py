@@ -70,7 +70,13 @@ def main() -> None:
         name, "fashion_mnist", given.data_root, pool=given.pool, recipes=recipes, labels=tuple(labels),
         seeds=1 if given.rest else given.draws,
     )  # fmt: skip
-    keep(name, c, paired(c), steps=steps, pool=given.pool or 60_000)
+    keep(
+        name,
+        c,
+        paired(c, [contender(text, steps) for text in BASELINES]),
+        steps=steps,
+        pool=given.pool or 60_000,
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ The cells live below ``runs/benchmarks/NAME`` (a killed sweep goes on there); th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,12 @@ def keep(name: str, c: Comparison, extra: list[dict[str, Any]] | None = None, **
     add_cells(name, {"columns": ["recipe", "labels", "draw", "accuracy", "seconds"], "cells": cells})
 
 
-def paired(c: Comparison) -> list[dict[str, Any]]:
-    """The networks' gains over both supervised baselines and label propagation, paired by draw."""
+def paired(c: Comparison, against: Sequence[str]) -> list[dict[str, Any]]:
+    """The networks' gains over the contenders ``against``, paired by draw."""
     rows: list[dict[str, Any]] = []
     names = list(dict.fromkeys(cell.contender for cell in c.cells))
     table = {(x.contender, x.labels, x.seed): 100 * (x.accuracy or float("nan")) for x in c.cells}
-    baselines = [n for n in names if n.startswith(("supervised", "propagation"))]
+    baselines = [n for n in names if n in against or n.replace("@pixels", "") in against]
     for size in sorted({x.labels for x in c.cells}):
         for name in names:
             for base in baselines:
