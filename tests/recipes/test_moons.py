@@ -124,6 +124,8 @@ def test_the_drawing_shows_the_regions_cell_by_cell() -> None:
     played = Played("a & <b>", 0, 0.9, region, points, y, labelled, (-2.4, -1.5, 2.4, 1.5))
     tree = ET.fromstring(str(drawing([played, played])))
     space = "{http://www.w3.org/2000/svg}"
+    style = tree.findtext(f"{space}style") or ""
+    assert ".m0 {" in style and ".m1 {" in style, "as a file of its own, too, the regions have their colours"
     panels = tree.findall(f"{space}g")
     assert len(panels) == 2 and "a & <b>: 90.0" in (panels[0].findtext(f"{space}text") or "")
     assert len(panels[0].findall(f"{space}path")) == 6 and len(panels[0].findall(f"{space}circle")) == 120

@@ -35,7 +35,7 @@ def panel(played: Played, x: float = 0, y: float = 0) -> Markup:
     def at(point: Sequence[float]) -> tuple[float, float]:
         return (point[0] - left) * scale, (top - point[1]) * scale + HEAD
 
-    name = f"{played.name}: {percent(played.right)}"
+    name = f"{played.name.replace('meta-pseudo-labels,', 'MPL,')}: {percent(played.right)}"  # the panel is narrow
     body = [Markup('<text x="0" y="12">{}</text>').format(name)]
     for row, line in enumerate(played.region.tolist()):
         column = 0
@@ -68,7 +68,10 @@ def drawing(played: Sequence[Played], across: int = 4) -> Markup:
     step = HEAD + (top - bottom) * WIDTH / (right - left) + GAP
     down = -(-len(played) // across)
     width, height = across * (WIDTH + GAP) - GAP, down * step - GAP
-    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">'
+    head = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">'
+        "<style>{}</style>"
+    )
     title = "Decision regions of each method on two moons; labelled points are stars"
     panels = [panel(p, (i % across) * (WIDTH + GAP), (i // across) * step) for i, p in enumerate(played)]
     return (
