@@ -27,18 +27,16 @@ CORE = (
 )
 REST = (
     "supervised",
-    BASELINES[-1],
-    *(
-        "pi-model",
-        "mean-teacher",
-        "vat",
-        "mixmatch",
-        "flexmatch",
-        "freematch",
-        "softmatch",
-        "adamatch",
-        "mpl-reduced",
-    ),
+    "propagation@pixels",
+    "pi-model",
+    "mean-teacher",
+    "vat",
+    "mixmatch",
+    "flexmatch",
+    "freematch",
+    "softmatch",
+    "adamatch",
+    "mpl-reduced",
 )
 LONG = (*BASELINES, "fixmatch:training.start=supervised")
 
