@@ -14,29 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.cells import Grid, score, task_for
 from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS
 from benchmarks.matching import POOL, SETS, STEPS, shrunk
 from handful.api import cache_folder
-from handful.augment.views import to_input
-from handful.models.norms import find_statistics
+from handful.engine.norms import find_norms
 from handful.recipes.table import find
-from handful.recipes.task import Fitted, Task, Workshop
+from handful.recipes.task import Workshop
 from handful.recipes.train import small_training
 from handful.statistics import mean_interval
 
 LABELS, DRAWS = (4, 25), range(3)
 RECIPES = ("supervised", "uda", "fixmatch")
-
-
-def found_anew(fitted: Fitted, task: Task, rows: Tensor) -> None:
-    """Batch norm's statistics of ``fitted`` from the pictures ``rows``, unchanged."""
-    network: Any = fitted.classifier.backbone
-    parts = rows.tensor_split(-(-len(rows) // 256))
-    find_statistics(network, [to_input(task.images.take(part), network.spec) for part in parts])
 
 
 def main() -> None:
@@ -54,13 +45,13 @@ def main() -> None:
                     row = find(recipe)
                     with tempfile.TemporaryDirectory() as folder:
                         workshop = Workshop(cache_folder(), Path(folder), save_every=0, spaces=spaces)
-                        training = replace(small_training(task), steps=STEPS)
+                        training = replace(small_training(task), steps=STEPS, precise_norms=False)
                         fitted = row.run(
                             task, workshop, on="pixels", method=row.make(), training=training, stage=recipe
                         )
                     right = {"trained": score(fitted, data)}
                     for kind, rows in (("labelled", task.labelled), ("pool", task.pool())):
-                        found_anew(fitted, task, rows)
+                        find_norms(fitted.classifier.backbone, task.images, rows, workshop.device)
                         right[kind] = score(fitted, data)
                     grid.add(cell, **{kind: round(value, 3) for kind, value in right.items()})
     table = []

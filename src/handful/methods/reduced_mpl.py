@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handful.losses.classify import at_least_float32
+from handful.losses.classify import at_least_float32, cross_entropy
 from handful.methods.feedback import Feedback, MovingMean
 from handful.randomness import generator
 from handful.types import Batch
@@ -20,16 +20,20 @@ class ReducedMetaPseudoLabels(Feedback):
     """Meta Pseudo Labels in the memory of one network (Pham et al. 2021, "Reduced Meta Pseudo Labels"):
 
         z_u = log p_j + corrector(log p_j),   p_j the stored prediction of a large teacher for picture u_j
+        corrector    goes down  anchor * CE(p, z_u) + feedback_weight * h * CE(q, z_u)
 
-    The corrector starts as nothing at all, and the feedback is all it learns from; with ``feedback_weight`` 0 the
-    student learns the stored predictions.
+    The corrector starts as nothing at all, where the first term is at its minimum: only the feedback moves it, and
+    the anchor holds it. With ``feedback_weight`` 0 the student learns the stored predictions.
 
     Attributes:
+        anchor: of the term that keeps the corrected labels near the stored ones. Were it 0, feedback that calls some
+            labels harmful could be followed without an end.
         teacher: network whose predictions are stored; "" takes one like the student. It may be larger: it is gone
             when the student learns.
         hidden: units of the corrector's one hidden layer.
     """
 
+    anchor: float = 1.0
     teacher: str = ""
     hidden: int = 64
 
@@ -50,8 +54,9 @@ class ReducedMetaPseudoLabels(Feedback):
         log_p = batch["target"].clamp_min(1e-6).log()
         z_u = at_least_float32(state.models["teacher"](log_p))
         student, h, term = self.student_step(state, batch["x"], batch["y"], batch["strong"], z_u)
+        held = cross_entropy(z_u, batch["target"]).mean()
         state.optimizers["teacher"].zero_grad(set_to_none=True)
-        (self.feedback_weight * term).backward()
+        (self.anchor * held + self.feedback_weight * term).backward()
         state.advance("teacher")
         changed = (z_u.argmax(1) != log_p.argmax(1)).double().mean()
         return {"loss": student, "feedback": h, "corrected": changed}

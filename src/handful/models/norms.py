@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from handful.models.modes import evaluation
+
 
 @contextmanager
 def statistics_kept(model: nn.Module) -> Iterator[None]:
@@ -26,18 +28,18 @@ def statistics_kept(model: nn.Module) -> Iterator[None]:
 
 def find_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace batch norm's running means and variances by plain averages over ``batches``, each [B, C, H, W]: for a
-    network that was trained on pictures unlike those that it will see."""
+    network that was trained on pictures unlike those that it will see (PreciseBN: Wu & Johnson 2021, *Rethinking
+    "Batch" in BatchNorm*, section 3). All else is as in use: nothing is dropped."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
-    momenta, was = [norm.momentum for norm in norms], model.training
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average
-    model.train()
-    with torch.no_grad():
+    momenta = [norm.momentum for norm in norms]
+    with evaluation(model), torch.no_grad():
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average
+            norm.train()
         for batch in batches:
             model(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    model.train(was)

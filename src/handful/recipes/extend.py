@@ -70,11 +70,12 @@ def ways(old: Old) -> tuple[str, ...]:
 
 def further(old: Old, task: Task) -> Training:
     """How a trained network is trained further: at a small rate, without a moving average. The norms' statistics follow
-    the new pictures where they once followed the old ones, and stay frozen where they came with published weights."""
+    the new pictures' views where they once followed the old ones', and stay frozen where they came with published
+    weights."""
     name = str(old.classifier.backbone_config["name"])
     pretrained = name == "lite0" or ":" in name
     usual = tuning(name) if pretrained else small_training(task, backbone=name, lr=0.002)
-    return replace(usual, pretrained=False, ema=0.0, size=0)
+    return replace(usual, pretrained=False, precise_norms=False, ema=0.0, size=0)
 
 
 def extended(

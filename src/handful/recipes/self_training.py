@@ -51,13 +51,13 @@ def reduced_meta_pseudo_labels(
     stage: str = "mpl-reduced",
 ) -> Fitted:
     """A UDA teacher labels the unlabelled pictures once and is gone; then a student learns from its corrected labels,
-    each with half of the time and the steps."""
+    each with half of the time and the steps. ``training.start`` is the teacher's."""
     method = method or ReducedMetaPseudoLabels()
     training = training or small_training(task)
     training = shortened(training, 1 / 2)
     large = replace(training, backbone=method.teacher or training.backbone)
     uda = UDA(threshold=0.6, temperature=0.7, view=method.view)
-    teacher = train_network(task, workshop, uda, large, stage=substage(stage, "teacher"))
+    teacher = train_from_start(task, workshop, uda, large, on=on, stage=substage(stage, "teacher"))
     stored = teacher.logits(task.unlabelled).softmax(1)
     del teacher
     student = train_network(task, workshop, method, training, stage=stage, teacher=stored)

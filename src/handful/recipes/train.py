@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from handful import parallel
 from handful.augment.named import make
-from handful.augment.views import View, to_input
+from handful.augment.views import View
 from handful.data.stream import TrainStream
 from handful.engine import checkpoint, schedule
 from handful.engine.evaluate import predict
 from handful.engine.fit import fit
+from handful.engine.norms import find_norms
 from handful.engine.pace import seconds_per_step
 from handful.engine.state import Precision, State
 from handful.engine.update import average, freeze_norms, update_of
@@ -29,8 +30,7 @@ from handful.models.backbones import create, family, layer_groups
 from handful.models.classifier import Classifier
 from handful.models.ema import EMA
 from handful.models.heads import CosineHead
-from handful.models.norms import find_statistics
-from handful.randomness import key, permutation
+from handful.randomness import key
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.types import UsageError
 
@@ -60,6 +60,8 @@ class Training:
         unfreeze_every: steps after which one more layer group, from the head down, starts to train; 0: all
             at once.
         freeze_norms: keep batch norm's statistics as they are.
+        precise_norms: at the end, find them anew from the pictures as they are, those that it has learnt from, at most
+            1,024 (PreciseBN: Wu & Johnson 2021): the running averages are those of the views.
         warmup: steps of linear warm-up, as a share of all.
         ema: decay of the moving average that is kept; 0 keeps the last weights.
         size: input side in pixels; 0 takes the backbone's or the pictures' own.
@@ -86,6 +88,7 @@ class Training:
     decay_by_depth: float = 1.0
     unfreeze_every: int = 0
     freeze_norms: bool = False
+    precise_norms: bool = True
     warmup: float = 0.05
     ema: float = 0.99
     size: int = 0
@@ -127,7 +130,6 @@ class Training:
 
 
 MIN_STEPS = 20
-STATISTICS = 1024  # whole pictures from which batch norm's statistics are found after a self-supervised start
 STEPS, FOLD_STEPS = "steps of ", "steps in a fold of "  # names in a run's plan
 SMALL = Training(backbone="small-resnet", max_steps=300)
 NO_RATIO = "a ratio of 0 shows no unlabelled picture to a recipe that learns from them"
@@ -314,10 +316,6 @@ def self_supervised(task: Task, workshop: Workshop, training: Training) -> dict[
     nobody = torch.empty(0, dtype=torch.int64)
     pool = replace(task, labelled=nobody, y=nobody, unlabelled=task.pool(), held_out=nobody, classes=())
     network: Any = train_network(pool, workshop, method, alone, stage=stage).classifier.backbone
-    some = pool.unlabelled[torch.from_numpy(permutation(len(pool.unlabelled), "statistics"))][:STATISTICS]
-    parts = some.tensor_split(-(-len(some) // 256))
-    shown = (to_input(task.images.take(part), network.spec).to(workshop.device) for part in parts)
-    find_statistics(network, shown)
     weights: dict[str, Tensor] = network.body.state_dict()
     return weights
 
@@ -413,6 +411,9 @@ def _run(
     )
     averaged = models.get("average")
     result = averaged.module if isinstance(averaged, EMA) else network
+    if training.precise_norms and not training.freeze_norms:
+        learnt = [task.labelled, task.unlabelled] if method.uses_unlabelled else [task.labelled]
+        find_norms(result, task.images, torch.cat(learnt), workshop.device)
     if parallel.is_first():
         checkpoint.write(folder / DONE, {"network": result.state_dict()})
         last.unlink(missing_ok=True)
