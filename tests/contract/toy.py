@@ -75,7 +75,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "supervised": {"smoothing": 0.1},
     "pseudo-label": {"threshold": 0.55, "ramp_steps": 20},
     "meta-pseudo-labels": {"uda_weight": 1.0, "ramp_steps": 10, "smoothing": 0.0, "labels": "sample"},
-    "reduced-mpl": {"labels": "sample", "feedback_weight": 10.0},
+    "reduced-mpl": {"labels": "sample", "feedback_weight": 1.0},
     "pi-model": {"weight": 1.0, "ramp_steps": 20},
     "mean-teacher": {"weight": 1.0, "decay": 0.9, "ramp_steps": 20},
     "vat": {"weight": 0.3},

@@ -362,6 +362,31 @@ def test_the_corrector_hears_the_feedback(labels: str) -> None:
         assert torch.equal(flat(s.models["teacher"].parameters()), before) != hears
 
 
+def test_the_anchor_holds_the_corrector_where_feedback_would_run_away() -> None:
+    """Gradient descent on anchor CE(p, z) + a CE(e_k, z) with a < 0 has its end at softmax(z) = (p + a e_k) / (1 + a)
+    (set the gradient (1 + a) softmax(z) - p - a e_k to 0); without an anchor it has none."""
+    p, k, a = torch.tensor([[0.6, 0.3, 0.1]], dtype=torch.float64), torch.tensor([0]), -0.2
+
+    class Harmful(ReducedMetaPseudoLabels):
+        """Whatever label is taken, the student is worse for it."""
+
+        def student_step(self, state: State, x: Tensor, y: Tensor, u: Tensor, z_u: Tensor) -> Any:
+            nothing = torch.zeros((), dtype=torch.float64)
+            return nothing, nothing, a * F.nll_loss(z_u.log_softmax(1), k)
+
+    ends = {}
+    for anchor in (0.0, 1.0):
+        s = state()
+        reduced(s, p)
+        method = Harmful(anchor=anchor)
+        for step in range(400):
+            s.step = step
+            method.update(s, batch() | {"strong": torch.zeros(1, D, dtype=torch.float64), "target": p})
+        ends[anchor] = s.models["teacher"](p.log()).softmax(1)
+    torch.testing.assert_close(ends[1.0], torch.tensor([[0.5, 0.375, 0.125]], dtype=torch.float64))
+    assert ends[0.0][0, 0] < 1e-6, "all labels are called harmful, and nothing stops it"
+
+
 def test_the_corrector_unlearns_a_systematic_mistake_of_the_stored_teacher() -> None:
     """The stored teacher calls two classes of three by each other's name. The student learns the labelled pictures
     only through the corrector, which has to find this out from the student's labelled loss."""
@@ -372,7 +397,7 @@ def test_the_corrector_unlearns_a_systematic_mistake_of_the_stored_teacher() -> 
     wrong = torch.tensor([1, 0, 2])[y]
     data = {"x": u[:6], "y": y[:6], "strong": u, "target": F.one_hot(wrong, K).double() * 0.7 + 0.1}
     ends = {}
-    for weight in (0.0, 0.3):
+    for weight in (0.0, 1.0):
         s = state(lr=0.5)
         method = reduced(s, data["target"], "soft", weight)
         for step in range(300):
@@ -380,4 +405,4 @@ def test_the_corrector_unlearns_a_systematic_mistake_of_the_stored_teacher() -> 
             method.update(s, data)
         ends[weight] = float((s.models["student"](u).logits.argmax(1) == y).double().mean())
     assert ends[0.0] < 0.4
-    assert ends[0.3] > 0.95
+    assert ends[1.0] > 0.95

@@ -160,3 +160,14 @@ def test_statistics_are_plain_averages_over_the_batches() -> None:
     variances = torch.stack([part.transpose(0, 1).flatten(1).var(1) for part in x.split(2)])
     torch.testing.assert_close(norm.running_var, variances.mean(0))
     assert norm.momentum == 0.3 and not norm.training
+
+
+def test_statistics_are_found_as_the_network_is_used() -> None:
+    """Dropout would widen the second norm's variance: it is left out, and every module's mode is put back."""
+    x = torch.randn(64, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    norm = torch.nn.BatchNorm2d(3)
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5), norm)
+    model[0].train(), norm.eval()
+    find_statistics(model, [x])
+    torch.testing.assert_close(norm.running_var, x.flatten(1).var(0))
+    assert model[0].training and not norm.training

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 import handful.recipes.train as train
+from handful.augment.views import to_input
 from handful.data.images import Images, from_array
 from handful.engine.evaluate import predict
+from handful.engine.norms import find_norms
 from handful.engine.state import State
 from handful.export import load_model, save_model
 from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.supervised import Supervised
+from handful.methods.uda import UDA
 from handful.models.backbones import create, layer_groups
 from handful.models.classifier import Classifier
 from handful.recipes.task import Task, Workshop
@@ -190,7 +193,40 @@ def test_statistics_that_are_not_frozen_move(workshop: Workshop) -> None:
     )
     after = norms(fitted.classifier.backbone)
     assert not any(torch.equal(after[name], kept[0][name]) for name in after)
+
+
+def test_running_statistics_are_those_of_the_steps(workshop: Workshop) -> None:
+    training = replace(QUICK, precise_norms=False)
+    fitted = train_network(small_task(), workshop, Supervised(), training, stage="s")
+    after = norms(fitted.classifier.backbone)
     assert {int(v) for k, v in after.items() if k.endswith("tracked")} == {4}, "calibration leaves no trace"
+
+
+@pytest.mark.parametrize("method", [Supervised(), UDA()], ids=["labelled", "unlabelled"])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_precise_statistics_are_those_of_the_plain_pictures_that_it_learns_from(
+    workshop: Workshop, method: Any, ema: float
+) -> None:
+    """The first norm's are the mean and variance of its convolution's output over these very pictures."""
+    task = small_task(labels=10)
+    task = replace(task, unlabelled=torch.arange(10, 20))  # the last four are nobody's
+    fitted = train_network(task, workshop, method, replace(QUICK, ema=ema), stage="s")
+    learnt = task.labelled if isinstance(method, Supervised) else torch.arange(20)
+    network: Any = fitted.classifier.backbone
+    convolution = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+    norm = next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+    with torch.no_grad():
+        z = convolution(to_input(task.images.take(learnt), network.spec)).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(norm.running_mean, z.mean(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, z.var(1), rtol=1e-4, atol=1e-5)
+
+
+def test_one_picture_leaves_the_statistics_alone() -> None:
+    network = create("conv-4", n_classes=2, channels=1, size=8)
+    before = norms(network)
+    find_norms(network, gray()[0], torch.tensor([5]), "cpu")
+    after = norms(network)
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_the_time_becomes_steps_once_and_the_plan_is_obeyed(workshop: Workshop, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class ReducedMetaPseudoLabels(Feedback):
         hidden: units of the corrector's one hidden layer.
     """
 
-    anchor: float = 1.0
+    anchor: float = 0.1
     teacher: str = ""
     hidden: int = 64
 
@@ -54,10 +54,11 @@ class ReducedMetaPseudoLabels(Feedback):
         log_p = batch["target"].clamp_min(1e-6).log()
         z_u = at_least_float32(state.models["teacher"](log_p))
         student, h, term = self.student_step(state, batch["x"], batch["y"], batch["strong"], z_u)
-        held = cross_entropy(z_u, batch["target"]).mean()
-        state.optimizers["teacher"].zero_grad(set_to_none=True)
-        (self.anchor * held + self.feedback_weight * term).backward()
-        state.advance("teacher")
+        if self.feedback_weight:  # else the corrector is at its minimum already
+            held = cross_entropy(z_u, batch["target"]).mean()
+            state.optimizers["teacher"].zero_grad(set_to_none=True)
+            (self.anchor * held + self.feedback_weight * term).backward()
+            state.advance("teacher")
         changed = (z_u.argmax(1) != log_p.argmax(1)).double().mean()
         return {"loss": student, "feedback": h, "corrected": changed}
 
