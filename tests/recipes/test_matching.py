@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 import handful.recipes.train as train
 from handful.data.images import from_array
+from handful.engine.state import State
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.models.backbones import create
 from handful.randomness import key
@@ -75,24 +77,35 @@ def test_the_method_goes_on_from_the_first_students_weights(
     ("start", "origin"), [("propagation", "mpl-start"), ("supervised", "mpl-start"), ("random", "mpl")]
 )
 def test_so_do_both_networks_of_meta_pseudo_labels(
-    start: str, origin: str, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    start: str, origin: str, workshop: Workshop, caught: list[State]
 ) -> None:
-    states: list[Any] = []
-    fit = train.fit
-
-    def caught(state: Any, *arguments: Any, **options: Any) -> None:
-        states.append(state)
-        fit(state, *arguments, **options)
-
-    monkeypatch.setattr(train, "fit", caught)
     meta_pseudo_labels(
         task(), workshop, on="pixels", training=Training(**{**vars(STILL), "start": start}),
         method=MetaPseudoLabels(tune_steps=0),
     )  # fmt: skip
     for role in ("student", "teacher"):
-        found = states[-1].models[role].state_dict()
+        found = caught[-1].models[role].state_dict()
         for name, value in first_weights(origin).items():
             assert torch.equal(found[name], value), (role, name)
+
+
+@pytest.mark.parametrize("start", ["propagation", "supervised"])
+@pytest.mark.parametrize("view", ["strong", "weak+randaugment"])
+def test_the_first_student_sees_the_labelled_pictures_as_the_method_does(
+    start: str, view: str, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    make_view = train.make_view
+
+    def noted(kind: str, *rest: Any) -> Any:
+        shown.append(kind)
+        return make_view(kind, *rest)
+
+    monkeypatch.setattr(train, "make_view", noted)
+    method = find("fixmatch").make(view=view)
+    matching("fixmatch", task(), workshop, on="pixels", method=method, training=replace(STILL, start=start))
+    first = ["strong"] if start == "propagation" else []  # its unlabelled pictures
+    assert shown == [view, *first, view, "plain", "strong"]
 
 
 def test_the_steps_are_shared_and_every_fold_is_a_stage_of_its_own(

@@ -88,19 +88,6 @@ def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path / "cache", tmp_path / "run")
 
 
-@pytest.fixture
-def caught(monkeypatch: pytest.MonkeyPatch) -> list[State]:
-    states: list[State] = []
-    fit = train.fit
-
-    def wrapped(state: State, *arguments: Any, **options: Any) -> None:
-        states.append(state)
-        fit(state, *arguments, **options)
-
-    monkeypatch.setattr(train, "fit", wrapped)
-    return states
-
-
 def run(workshop: Workshop, *, training: Training = QUICK, **changes: Any) -> Any:
     method = NoisyStudent(**{"threshold": 0.0, **changes})
     return noisy_student(

@@ -32,20 +32,6 @@ def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path / "cache", tmp_path / "run")
 
 
-@pytest.fixture
-def caught(monkeypatch: pytest.MonkeyPatch) -> list[State]:
-    """States that ``fit`` was called with, in order."""
-    states: list[State] = []
-    fit = train.fit
-
-    def wrapped(state: State, *arguments: Any, **options: Any) -> None:
-        states.append(state)
-        fit(state, *arguments, **options)
-
-    monkeypatch.setattr(train, "fit", wrapped)
-    return states
-
-
 def run(task: Task, workshop: Workshop, **changes: Any) -> dict[str, torch.Tensor]:
     method = changed(MetaPseudoLabels(tune_steps=3), changes, "method")
     training = replace(QUICK, start="random")

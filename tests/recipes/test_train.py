@@ -65,20 +65,6 @@ def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path / "cache", tmp_path / "run", feature_backend="torch-eager-fp32")
 
 
-@pytest.fixture
-def caught(monkeypatch: pytest.MonkeyPatch) -> list[State]:
-    """States that ``fit`` was called with, in order (they are at their last step when the test looks)."""
-    states: list[State] = []
-    fit = train.fit
-
-    def wrapped(state: State, *arguments: Any, **options: Any) -> None:
-        states.append(state)
-        fit(state, *arguments, **options)
-
-    monkeypatch.setattr(train, "fit", wrapped)
-    return states
-
-
 QUICK = Training(backbone="conv-4", steps=4, batch=6, ema=0, size=0)
 
 

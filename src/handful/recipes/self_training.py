@@ -77,12 +77,12 @@ def tuned(
 
 
 def train_from_start(
-    task: Task, workshop: Workshop, method: object, training: Training, *, on: str, stage: str
+    task: Task, workshop: Workshop, method: Any, training: Training, *, on: str, stage: str
 ) -> Fitted:
     """``SHARE`` of the steps (or of the time) go to a first student, the rest to the method from its weights.
 
     What the first student learns is ``training.start``: the labels of label propagation ("propagation"), the labelled
-    pictures alone ("supervised"), or there is none ("random").
+    pictures alone ("supervised"), or there is none ("random"). It sees the labelled pictures as the method does.
     """
     if training.start == "random":
         return train_network(task, workshop, method, training, stage=stage)
@@ -96,10 +96,10 @@ def train_from_start(
     )
     learn = partial(train_network, task, workshop, training=first, stage=substage(stage, "start"))
     if training.start == "supervised":
-        begun = learn(method=Supervised())
+        begun = learn(method=Supervised(view=method.view))
     else:
         labels = teacher_targets(task, workshop, on=on, method=teacher_for(on))
-        begun = learn(method=PseudoLabel(threshold=0.0), teacher=labels)
+        begun = learn(method=PseudoLabel(threshold=0.0, view=method.view), teacher=labels)
     return continued(begun, task, workshop, method, rest, stage=stage)
 
 
