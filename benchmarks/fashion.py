@@ -47,7 +47,7 @@ REST = (
     "adamatch",
     "mpl-reduced",
 )
-LONG = (*BASELINES, "fixmatch:training.start=supervised", RICH_FIXMATCH)
+LONG = (*BASELINES, RICH_FIXMATCH)
 
 
 def contender(text: str, steps: int) -> str:

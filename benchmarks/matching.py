@@ -55,9 +55,9 @@ REDUCED = (
     "mpl-reduced",
     "mpl-reduced:method.feedback_weight=0.0",
     "mpl-reduced:method.anchor=0.0",
-    "mpl-reduced:method.anchor=1.0",
+    "mpl-reduced:method.anchor=0.1",
     "mpl-reduced:method.labels=soft",
-    "mpl-reduced:method.labels=soft,method.anchor=1.0",
+    "mpl-reduced:method.labels=soft,method.anchor=0.1",
 )
 CONTENDERS = (*CHANGES, *OTHERS, *META, *REDUCED)
 

@@ -55,6 +55,7 @@ TITLES = {
     "degradation": "Degradation: training error of plain and residual nets of 20 and 56 layers",
     "prior": "The prior of the automatic choice",
 }
+PRECISE = ("fashion", "fashion_long", "fashion_rest", "matching", "norms")  # made with ``precise_norms``
 OWN = {"rows", "command", "date", "machine", "versions"}
 
 
@@ -64,6 +65,9 @@ def page() -> str:
         "# Measured results",
         "Made by `python -m benchmarks.show` from `benchmarks/results/*.json`. Accuracies are in percent; spreads are "
         "sample standard deviations over label draws. Speeds drift from machine to machine: trust the ratios.",
+        "Since [decision 12](decisions/0012-statistics-of-plain-pictures.md) batch norm's statistics come from plain "
+        f"pictures. Of the tables of networks from scratch {', '.join(f'`{name}`' for name in PRECISE)} were made with "
+        "it; the others are older, and their labels-only rows may be too low by up to some points.",
     ]
     names = [
         *TITLES,

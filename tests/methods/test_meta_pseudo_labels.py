@@ -334,9 +334,11 @@ def test_what_cannot_be() -> None:
     )
 
 
-def reduced(s: State, p: Tensor, labels: str = "argmax", weight: float = 1.0) -> ReducedMetaPseudoLabels:
+def reduced(
+    s: State, p: Tensor, labels: str = "argmax", weight: float = 1.0, anchor: float = 1.0
+) -> ReducedMetaPseudoLabels:
     """The reduced form, with its corrector as the state's teacher."""
-    method = ReducedMetaPseudoLabels(labels=labels, feedback_weight=weight)
+    method = ReducedMetaPseudoLabels(labels=labels, feedback_weight=weight, anchor=anchor)
     corrector = method.roles(s.models["student"], p.shape[1], torch.arange(len(p)))["teacher"]
     s.models["teacher"] = corrector
     groups = [{"params": list(corrector.parameters()), "base_lr": 1.0}]
@@ -399,7 +401,7 @@ def test_the_corrector_unlearns_a_systematic_mistake_of_the_stored_teacher() -> 
     ends = {}
     for weight in (0.0, 1.0):
         s = state(lr=0.5)
-        method = reduced(s, data["target"], "soft", weight)
+        method = reduced(s, data["target"], "soft", weight, anchor=0.1)
         for step in range(300):
             s.step = step
             method.update(s, data)

@@ -26,14 +26,14 @@ class ReducedMetaPseudoLabels(Feedback):
     the anchor holds it. With ``feedback_weight`` 0 the student learns the stored predictions.
 
     Attributes:
-        anchor: of the term that keeps the corrected labels near the stored ones. Were it 0, feedback that calls some
-            labels harmful could be followed without an end.
+        anchor: of the term that keeps the corrected labels near the stored ones. Alone with feedback of size a for
+            class k it ends at (anchor p + a e_k) / (anchor + a); below -a it would end nowhere.
         teacher: network whose predictions are stored; "" takes one like the student. It may be larger: it is gone
             when the student learns.
         hidden: units of the corrector's one hidden layer.
     """
 
-    anchor: float = 0.1
+    anchor: float = 1.0
     teacher: str = ""
     hidden: int = 64
 
