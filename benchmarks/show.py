@@ -55,7 +55,14 @@ TITLES = {
     "degradation": "Degradation: training error of plain and residual nets of 20 and 56 layers",
     "prior": "The prior of the automatic choice",
 }
-PRECISE = ("fashion", "fashion_long", "fashion_rest", "matching", "norms")  # made with ``precise_norms``
+PRECISE = (
+    "cifar_few",
+    "fashion",
+    "fashion_long",
+    "fashion_rest",
+    "matching",
+    "norms",
+)  # made with ``precise_norms``
 OWN = {"rows", "command", "date", "machine", "versions"}
 
 
