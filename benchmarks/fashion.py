@@ -1,9 +1,10 @@
 """Fashion-MNIST at 4 and 25 labels per class, pool 60,000: small networks by every method, in equally many steps.
 
 The core methods are measured on three label draws (``--draws``), the others (``--rest``) on one; ``--long`` gives
-three methods at 25 labels more steps, about as many as fit into 4 minutes a run on two quiet cores. Supervised training has the same network, augmentation and steps; it is there weakly
-augmented, too, and so is label propagation. A recipe of several stages shares the steps among them. ``RICH`` views are
-RandAugment and a square cut out, as in FixMatch's paper, for the labels alone and for these methods.
+three methods at 25 labels more steps, about as many as fit into 4 minutes a run on two quiet cores. Supervised
+training has the same network, augmentation and steps; it is there weakly augmented, too, and so is label
+propagation. A recipe of several stages shares the steps among them. ``RICH`` views are RandAugment and a square cut
+out, as in FixMatch's paper, for the labels alone and for these methods.
 
 The settings of the recipes come from USPS and MNIST (docs/methods/fixmatch.md), the ``RICH`` views from the paper. One
 was made known by these pictures: that an ``anchor`` of 0.1 is too weak for ``mpl-reduced``.
