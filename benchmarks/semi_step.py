@@ -7,20 +7,26 @@ The rival is ``semilearn`` (USB): its own FixMatch class, network and update hoo
 
 Modules that it imports and one step does not need (logging, text, audio) are replaced by empty ones. Both sides get
 the same tensors; forward pass, loss, backward pass, optimizer, schedule and moving average are timed, the making of
-batches is not (ours is given in a row of its own). Steps of all contenders take turns in one process. ``--compiled``
-adds ours as ``handful fit --compile`` runs them; compiling takes two minutes each before the first step, and is not
-counted.
+batches is not (ours is given in a row of its own).
+
+Each side runs as its users run it: ``semilearn`` in a process with the allocator as it comes, ours in one whose freed
+memory stays with it, as every ``handful`` command arranges (``machine.tune_allocator``). As that alone helps both,
+``semilearn`` also runs in the second process. All take turns, and while one computes the others wait; as many threads
+for each. ``--compiled`` adds ours as ``handful fit --compile`` runs them; compiling takes two minutes each before the
+first step, and is not counted.
 """
 
 from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import multiprocessing
 import sys
 import time
 import types
 from argparse import Namespace
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +46,7 @@ from handful.models.backbones import create
 from handful.models.ema import EMA
 
 CLASSES, SIDE, RATIO = 10, 32, 7
+Step = Callable[[dict[str, Tensor]], None]
 
 
 class Empty(types.ModuleType):
@@ -82,7 +89,7 @@ class Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         module.__path__ = []
 
 
-def rival(folder: Path, batch: int, joint: bool) -> Callable[[dict[str, Tensor]], None]:
+def rival(folder: Path, batch: int, joint: bool) -> Step:
     """A step of ``semilearn``'s FixMatch, with what its loop does after it: backward, optimizer, schedule, average."""
     if not any(isinstance(finder, Stubs) for finder in sys.meta_path):
         sys.meta_path.append(Stubs())
@@ -117,7 +124,7 @@ def rival(folder: Path, batch: int, joint: bool) -> Callable[[dict[str, Tensor]]
     return step
 
 
-def ours(passes: int, precision: str, compiled: bool = False) -> Callable[[dict[str, Tensor]], None]:
+def ours(passes: int, precision: str, compiled: bool = False) -> Step:
     """A step of ours, as ``recipes.train`` makes it."""
     network = create("wrn-28-2", n_classes=CLASSES, channels=3, size=SIDE, seed=0)
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -154,6 +161,44 @@ def batches(batch: int) -> TrainStream:
     )
 
 
+def contenders(folder: Path, batch: int, tuned: bool, compiled: bool) -> dict[str, Step]:
+    """What runs in the process whose allocator is ``tuned``, or in the other one."""
+    found = {
+        "semilearn, joint": rival(folder, batch, True),
+        "semilearn, weak views apart without a graph": rival(folder, batch, False),
+    }
+    if not tuned:
+        return found
+    found = {f"{name}, our allocator": step for name, step in found.items()}
+    usual = "bf16" if machine.has_fast_bf16() else "fp32"
+    found["ours fp32, joint"] = ours(1, "fp32")
+    for passes, name in ((1, "ours, joint"), (2, "ours, weak views apart without a graph")):
+        found[name] = ours(passes, usual)
+        if compiled:
+            found[f"{name}, compiled"] = ours(passes, usual, compiled=True)
+    return found
+
+
+def serve(door: Connection, folder: Path, batch: int, tuned: bool, compiled: bool) -> None:
+    """A process of its own: sends its contenders' names, then makes the step that is asked for, (name, number of the
+    batch), and sends its seconds and those that the batch took, until an empty name comes."""
+    if tuned:
+        machine.tune_allocator()
+    machine.set_threads()
+    stream, steps = batches(batch), contenders(folder, batch, tuned, compiled)
+    door.send(list(steps))
+    while (asked := door.recv())[0]:
+        name, number = asked
+        begin = time.perf_counter()
+        b = stream.at(number)
+        making = time.perf_counter() - begin
+        if name.startswith("semilearn"):  # as a loader would stack it
+            b = {k: v.contiguous() if v.dim() == 4 else v for k, v in b.items()}
+        begin = time.perf_counter()
+        steps[name](b)
+        door.send((time.perf_counter() - begin, making))
+
+
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--semilearn", type=Path, required=True, help="folder with the unpacked package")
@@ -161,40 +206,29 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="ours compiled, too")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each, after one that is not")
     given = parser.parse_args()
-    machine.tune_allocator()
-    machine.set_threads()
-    stream, usual = batches(given.batch), "bf16" if machine.has_fast_bf16() else "fp32"
-    contenders = {
-        "semilearn, joint": rival(given.semilearn, given.batch, True),
-        "semilearn, weak views apart without a graph": rival(given.semilearn, given.batch, False),
-        "ours fp32, joint": ours(1, "fp32"),
-        "ours, joint": ours(1, usual),
-        "ours, weak views apart without a graph": ours(2, usual),
-    }
-    if given.compiled:
-        contenders |= {
-            "ours, joint, compiled": ours(1, usual, compiled=True),
-            "ours, weak views apart without a graph, compiled": ours(2, usual, compiled=True),
-        }
-    seconds: dict[str, list[float]] = {name: [] for name in (*contenders, "ours, making the batch")}
+    doors: dict[str, Connection] = {}
+    context = multiprocessing.get_context("spawn")
+    for tuned in (False, True):
+        door, other = context.Pipe()
+        todo = (other, given.semilearn, given.batch, tuned, given.compiled)
+        context.Process(target=serve, args=todo, daemon=True).start()
+        doors |= dict.fromkeys(door.recv(), door)
+    seconds: dict[str, list[float]] = {name: [] for name in (*doors, "ours, making the batch")}
     for number in range(given.rounds + 1):
-        begin = time.perf_counter()
-        last = stream.at(number)
-        seconds["ours, making the batch"].append(time.perf_counter() - begin)
-        plain = {
-            k: v.contiguous() if v.dim() == 4 else v for k, v in last.items()
-        }  # as a loader would stack it
-        for name, step in contenders.items():
-            begin = time.perf_counter()
-            step(last if name.startswith("ours") else plain)
-            seconds[name].append(time.perf_counter() - begin)
+        for name, door in doors.items():
+            door.send((name, number))
+            step, making = door.recv()
+            seconds[name].append(step)
+        seconds["ours, making the batch"].append(making)
+    for door in set(doors.values()):
+        door.send(("", 0))
     median = {name: float(np.median(values[1:])) for name, values in seconds.items()}
-    rival_seconds = median["semilearn, joint"]
     rows = [
         {
             "step": name,
             "seconds": round(s, 4),
-            "times as fast as semilearn, joint": round(rival_seconds / s, 2),
+            "times as fast as semilearn, joint": round(median["semilearn, joint"] / s, 2),
+            "as semilearn with our allocator": round(median["semilearn, joint, our allocator"] / s, 2),
         }
         for name, s in median.items()
     ]
@@ -203,7 +237,7 @@ def main() -> None:
         rows,
         batch=given.batch,
         ratio=RATIO,
-        threads=torch.get_num_threads(),
+        threads=machine.set_threads(),
         rounds=given.rounds,
     )
 
