@@ -256,6 +256,21 @@ def test_a_run_inside_the_pictures_is_refused(pictures: Path, tmp_path: Path) ->
     assert state(pictures) == before
 
 
+def test_a_run_among_a_tables_pictures_is_refused_and_beside_the_table_is_not(
+    pictures: Path, tmp_path: Path
+) -> None:
+    """Where people keep a table there may be their runs, too; where the pictures are that it lists, there may not."""
+    table = tmp_path / "labels.csv"
+    files = sorted(file for k in range(3) for file in (pictures / str(k)).iterdir())
+    rows = [f"{os.path.relpath(file, tmp_path)},{file.parent.name}" for file in files]
+    table.write_text("\n".join(["path,label", *rows]))
+    before = state(pictures)
+    with pytest.raises(UsageError, match="only read"):
+        fit(table, CHEAP, out=files[0].parent / "runs" / "x")
+    assert state(pictures) == before
+    assert fit(table, CHEAP, out=tmp_path / "runs" / "x").folder.is_dir()
+
+
 def test_the_plan_of_a_stopped_run_is_obeyed(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 from handful import parallel
 from handful.data.audit import in_short, save_issues, suspect_labels
 from handful.data.manifest import Issue, Manifest
+from handful.data.sources import TABLES
 from handful.data.suspects import suspects
+from handful.data.tables import read_table
 from handful.recipes.table import find, spaces_for
 from handful.recipes.task import Task, Workshop
 from handful.recipes.transfer import space
@@ -45,11 +47,14 @@ def check_no_run(folder: Path) -> None:
 
 
 def check_outside(folder: Path, data: Any) -> None:
-    """Raises UsageError where a run's folder lies in the folder of pictures."""
-    if (
-        isinstance(data, (str, Path))
-        and Path(data).is_dir()
-        and folder.resolve().is_relative_to(Path(data).resolve())
-    ):
+    """Raises UsageError where a run's folder lies in the folder of pictures, or in one with pictures of a table,
+    other than the table's own."""
+    if not isinstance(data, (str, Path)):
+        return
+    own = Path(data).resolve()
+    closed = {own} if own.is_dir() else set[Path]()
+    if own.is_file() and own.suffix.lower() in TABLES:
+        closed = {(own.parent / path).resolve().parent for path in read_table(own).paths} - {own.parent}
+    if any(folder.resolve().is_relative_to(place) for place in closed):
         fix = f"choose another folder with --out, such as --out ../{'/'.join(folder.parts[-2:])}"
         raise UsageError("lies in the folder of pictures, which is only read", file=folder, fix=fix)
