@@ -1,13 +1,13 @@
 """CIFAR-10 (JPEG files) from scratch, pool 50,000, whole test part, two label draws; SVHN is not in the data folder.
 
-A small residual net (32 px, 1 million weights), 600 steps in all for each network or chain of networks, 32 labelled and
-128 unlabelled pictures a step, everything else as the recipes have it:
+A small residual net (32 px, 1 million weights), 1,500 steps in all for each network or chain of networks, 32 labelled
+and 128 unlabelled pictures a step, everything else as the recipes have it:
 
 - ``few`` (25 labels per class): supervised, weakly and strongly augmented, UDA, FixMatch, Noisy Student, Meta Pseudo
-  Labels. About 30 minutes on one core with bfloat16 and without AMX.
+  Labels. About 50 minutes on one thread of a processor with AMX that another job shares.
 - ``many`` (400 per class, CIFAR-10-4K): supervised, UDA, FixMatch, Meta Pseudo Labels with and without the final
   fine-tuning; the same network on all 50,000 labels, 160 pictures a step, as many as the others see; and a list of
-  regularisers of the weakly augmented net. About 50 minutes.
+  regularisers of the weakly augmented net. About 75 minutes.
 
 UDA, FixMatch and Meta Pseudo Labels start from a supervised net: neighbours in pixels, which label propagation goes
 by, say little about photographs.
@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.common import arguments
 from benchmarks.grids import keep, paired, rows, source, sweep
 
-STEPS, RATIO, DRAWS = 600, 4, 2
+STEPS, RATIO, DRAWS = 1500, 4, 2
 WEAK = "supervised:method.view=weak"
 CORE = (
     "supervised",
