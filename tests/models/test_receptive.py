@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models
 
 from handful.models.backbones import create
@@ -74,6 +74,44 @@ def test_gates_and_attention_see_the_whole_picture() -> None:
     vit = fields(meta("vit-tiny"), (3, 224, 224))
     assert vit["body.patch_embed.proj"] == Field(Reach(16, 16, 0), Reach(16, 16, 0), False)
     assert not vit["body.blocks.0.norm1"].whole and vit["body.blocks.0.mlp.fc1"].whole
+
+
+class Mixer(nn.Module):
+    """A map as tokens [B, H W, C], a layer over channels, a layer over tokens, a layer over channels."""
+
+    def __init__(self, exchange: str) -> None:
+        super().__init__()
+        self.exchange = exchange
+        self.stem, self.before, self.after = nn.Conv2d(3, 4, 2, 2), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.over = nn.Linear(16, 16)
+
+    def turned(self, x: Tensor) -> Tensor:
+        return x.transpose(-1, 1) if self.exchange == "transpose" else x.permute(0, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before(self.turned(self.stem(x).flatten(2)))
+        x = self.turned(self.over(self.turned(x)))
+        return self.after(x)
+
+
+@pytest.mark.parametrize("exchange", ["transpose", "permute"])
+def test_a_layer_over_tokens_sees_the_whole_picture_and_one_over_channels_does_not(exchange: str) -> None:
+    """By gradient: which pixels reach the first token?"""
+    net = Mixer(exchange)
+    found = fields(net, (3, 8, 8))
+    assert [found[name].whole for name in ("stem", "before", "over", "after")] == [False, False, True, True]
+    assert found["before"].size == 2
+    seen = {}
+    for name in ("before", "over"):
+        kept: list[Tensor] = []
+        hook = getattr(net, name).register_forward_hook(lambda m, i, out, kept=kept: kept.append(out))
+        x = torch.rand(1, 3, 8, 8, requires_grad=True)
+        net(x)
+        hook.remove()
+        kept[0][0, 0, 0].backward()
+        assert x.grad is not None
+        seen[name] = int((x.grad.abs().sum(1) > 0).sum())
+    assert seen == {"before": 4, "over": 64}
 
 
 @pytest.mark.parametrize(

@@ -132,16 +132,34 @@ class Follow(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.known: Any = WeakTensorKeyDictionary()
+        self.lined: Any = WeakTensorKeyDictionary()  # whose last axis runs over places, as in [B, C, H W]
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
         inputs = [x for x in tree_leaves(args) if isinstance(x, Tensor) and x in self.known]
         if inputs:
-            field = self.after(function.overloadpacket.__name__.removesuffix("_"), args, inputs, out)
+            name = function.overloadpacket.__name__.removesuffix("_")
+            field, lined = self.after(name, args, inputs, out), self.line(name, args, inputs[0], out)
             for x in tree_leaves(out):
                 if isinstance(x, Tensor):
                     self.known[x] = field
+                    self.lined[x] = lined
         return out
+
+    def line(self, name: str, args: Any, x: Tensor, out: Any) -> bool:
+        """Whether the last axis of ``out`` runs over places: a map's two became one, or two axes were exchanged."""
+        if not isinstance(out, Tensor) or out.dim() not in (2, 3):
+            return False
+        if x.dim() == 4:
+            return out.dim() == 3 and out.shape[1:] == (x.shape[1], x.shape[2] * x.shape[3])
+        lined: bool = self.lined.get(x, False)
+        if name in ("transpose", "permute") and x.dim() == 3:
+            order = [axis % 3 for axis in args[1]] if name == "permute" else [0, 1, 2]
+            if name == "transpose":
+                one, other = args[1:]
+                order[one], order[other] = order[other], order[one]
+            return lined == (order[2] == 2)
+        return lined
 
     def after(self, name: str, args: Any, inputs: list[Tensor], out: Any) -> Field:
         """The field of what the operation ``name`` gives."""
@@ -174,7 +192,8 @@ class Follow(TorchDispatchMode):
             begin, step = args[2] or 0, args[4] if len(args) > 4 else 1
             axis = "rows" if args[1] == 2 else "columns"
             return field._replace(**{axis: getattr(field, axis).through(1, step, -begin)})
-        return field._replace(whole=True) if mixes(name, args, inputs, out) else field
+        mixed = mixes(name, args, inputs, out) or (name in PRODUCTS and self.lined.get(x, False))
+        return field._replace(whole=True) if mixed else field
 
 
 def merged(a: Field, b: Field, x: Tensor, y: Tensor) -> Field:
@@ -211,6 +230,7 @@ def mixes(name: str, args: Any, inputs: list[Tensor], out: Any) -> bool:
     )
 
 
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")  # with weights: over places where these are lined up (MLP-Mixer)
 VIEWS = ("view", "_unsafe_view", "reshape", "flatten", "_reshape_alias")
 
 
