@@ -10,7 +10,9 @@ and 128 unlabelled pictures a step, everything else as the recipes have it:
   regularisers of the weakly augmented net. About 75 minutes.
 
 UDA, FixMatch and Meta Pseudo Labels start from a supervised net: neighbours in pixels, which label propagation goes
-by, say little about photographs.
+by, say little about photographs. They are there with the views of their recipes and with those of the papers
+(``PAPER``): labelled pictures and the pictures that give the targets weakly augmented, the others by RandAugment and a
+square cut out; the last of them with its labelled pictures weakly augmented only.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ CORE = (
     "fixmatch:training.start=supervised",
     "mpl:training.start=supervised",
 )
-FEW = (WEAK, *CORE, "noisy-student")
+PAPER = "method.view=weak,method.weak_view=weak,method.strong_view=weak+randaugment+cutout"
+AS_IN_PAPERS = (*(f"{text},{PAPER}" for text in CORE[1:3]), f"{CORE[3]},method.view=weak")
+FEW = (WEAK, *CORE, *AS_IN_PAPERS, "noisy-student")
 REGULARISERS = (
     WEAK,
     f"{WEAK},method.smoothing=0.1",
@@ -38,7 +42,7 @@ REGULARISERS = (
     f"{WEAK},training.drop_path=0.2",
     "supervised:method.view=weak+randaugment",
 )
-MANY = (*CORE, "mpl:training.start=supervised,method.tune_steps=0", *REGULARISERS)
+MANY = (*CORE, *AS_IN_PAPERS, "mpl:training.start=supervised,method.tune_steps=0", *REGULARISERS)
 
 
 def contender(text: str, steps: int, batch: int = 0) -> str:
