@@ -12,7 +12,7 @@ and 128 unlabelled pictures a step, everything else as the recipes have it:
 UDA, FixMatch and Meta Pseudo Labels start from a supervised net: neighbours in pixels, which label propagation goes
 by, say little about photographs. They are there with the views of their recipes and with those of the papers
 (``PAPER``): labelled pictures and the pictures that give the targets weakly augmented, the others by RandAugment and a
-square cut out; the last of them with its labelled pictures weakly augmented only.
+square cut out; FixMatch from random weights, too. Meta Pseudo Labels chooses no view but its labelled pictures'.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ CORE = (
     "mpl:training.start=supervised",
 )
 PAPER = "method.view=weak,method.weak_view=weak,method.strong_view=weak+randaugment+cutout"
-AS_IN_PAPERS = (*(f"{text},{PAPER}" for text in CORE[1:3]), f"{CORE[3]},method.view=weak")
+AS_IN_PAPERS = (
+    *(f"{text},{PAPER}" for text in CORE[1:3]),
+    f"fixmatch:training.start=random,{PAPER}",
+    f"{CORE[3]},method.view=weak",
+)
 FEW = (WEAK, *CORE, *AS_IN_PAPERS, "noisy-student")
 REGULARISERS = (
     WEAK,
