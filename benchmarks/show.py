@@ -57,6 +57,7 @@ TITLES = {
 }
 PRECISE = (
     "cifar_few",
+    "cifar_many",
     "fashion",
     "fashion_long",
     "fashion_rest",
