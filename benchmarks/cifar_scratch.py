@@ -4,10 +4,10 @@ A small residual net (32 px, 1 million weights), 1,500 steps in all for each net
 and 128 unlabelled pictures a step, everything else as the recipes have it:
 
 - ``few`` (25 labels per class): supervised, weakly and strongly augmented, UDA, FixMatch, Noisy Student, Meta Pseudo
-  Labels. About 50 minutes on one thread of a processor with AMX that another job shares.
+  Labels. About 70 minutes on one thread of a processor with AMX that another job shares.
 - ``many`` (400 per class, CIFAR-10-4K): supervised, UDA, FixMatch, Meta Pseudo Labels with and without the final
   fine-tuning; the same network on all 50,000 labels, 160 pictures a step, as many as the others see; and a list of
-  regularisers of the weakly augmented net. About 75 minutes.
+  regularisers of the weakly augmented net. About 90 minutes.
 
 UDA, FixMatch and Meta Pseudo Labels start from a supervised net: neighbours in pixels, which label propagation goes
 by, say little about photographs. They are there with the views of their recipes and with those of the papers

@@ -12,7 +12,7 @@ batches is not (ours is given in a row of its own).
 Each side runs as its users run it: ``semilearn`` in a process with the allocator as it comes, ours in one whose freed
 memory stays with it, as every ``handful`` command arranges (``machine.tune_allocator``). As that alone helps both,
 ``semilearn`` also runs in the second process. All take turns, and while one computes the others wait; as many threads
-for each. ``--compiled`` adds ours as ``handful fit --compile`` runs them; compiling takes two minutes each before the
+for each. ``--compiled`` adds ours as ``handful fit --compile`` runs them; compiling takes about a minute each before the
 first step, and is not counted.
 """
 
@@ -212,6 +212,7 @@ def main() -> None:
         door, other = context.Pipe()
         todo = (other, given.semilearn, given.batch, tuned, given.compiled)
         context.Process(target=serve, args=todo, daemon=True).start()
+        other.close()  # so that a process that dies is an error here, not a wait without end
         doors |= dict.fromkeys(door.recv(), door)
     seconds: dict[str, list[float]] = {name: [] for name in (*doors, "ours, making the batch")}
     for number in range(given.rounds + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def check_outside(folder: Path, data: Any) -> None:
     own = Path(data).resolve()
     closed = {own} if own.is_dir() else set[Path]()
     if own.is_file() and own.suffix.lower() in TABLES:
-        closed = {(own.parent / path).resolve().parent for path in read_table(own).paths} - {own.parent}
+        listed = {os.path.dirname(path) for path in read_table(own).paths}
+        closed = {(own.parent / place).resolve() for place in listed} - {own.parent}
     if any(folder.resolve().is_relative_to(place) for place in closed):
         fix = f"choose another folder with --out, such as --out ../{'/'.join(folder.parts[-2:])}"
         raise UsageError("lies in the folder of pictures, which is only read", file=folder, fix=fix)
