@@ -12,8 +12,8 @@ batches is not (ours is given in a row of its own).
 Each side runs as its users run it: ``semilearn`` in a process with the allocator as it comes, ours in one whose freed
 memory stays with it, as every ``handful`` command arranges (``machine.tune_allocator``). As that alone helps both,
 ``semilearn`` also runs in the second process. All take turns, and while one computes the others wait; as many threads
-for each. ``--compiled`` adds ours as ``handful fit --compile`` runs them; compiling takes about a minute each before the
-first step, and is not counted.
+for each. ``--compiled`` adds ours as ``handful fit --compile`` runs them; compiling takes about a minute each before
+the first step, and is not counted.
 """
 
 from __future__ import annotations
