@@ -42,7 +42,7 @@ from handful.randomness import permutation, uniform
 from handful.recipes.table import spaces_for
 from handful.recipes.task import Task, Workshop
 from handful.recipes.transfer import space
-from handful.statistics import wilson
+from handful.stats.intervals import wilson
 
 COPY_SETS = {"tf_flowers": "tf_flowers/tf_flowers.zip", "caltech101": "caltech101/caltech101.zip"}
 KINDS = ("exact", "resized", "recompressed", "cropped")

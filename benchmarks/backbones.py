@@ -22,8 +22,8 @@ from torch import Tensor
 
 from benchmarks.cells import Grid
 from benchmarks.common import arguments, record
-from handful.deliver.onnx import parity, to_onnx
-from handful.export import Saved
+from handful.inference.model_file import Saved
+from handful.inference.onnx import parity, to_onnx
 from handful.models.backbones import BACKBONES, create
 from handful.models.classifier import Classifier
 from handful.models.count import activation_bytes, count

@@ -22,12 +22,12 @@ from benchmarks.cells import Grid, task_for
 from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS, Dataset
 from handful.api import cache_folder
+from handful.choose.auto import MOST_FOLDS
 from handful.data.split import folds
 from handful.losses.classify import TEMPERATURE_SD, fit_temperature
-from handful.recipes.auto import MOST_FOLDS
 from handful.recipes.table import find
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.statistics import expected_calibration_error
+from handful.stats.intervals import expected_calibration_error
 
 CHOSEN_ON = ("digits", "usps", "fashion_mnist", "office-amazon", "office-webcam")
 JUDGED_ON = ("mnist", "caltech101", "tf_flowers")

@@ -19,9 +19,9 @@ from benchmarks.common import RESULTS
 from benchmarks.datasets import Dataset
 from handful import machine
 from handful.api import cache_folder
+from handful.choose.auto import choose
+from handful.choose.rule import prior_table
 from handful.data.split import draw
-from handful.recipes.auto import choose
-from handful.recipes.choice import prior_table
 from handful.recipes.task import Fitted, Task, Workshop
 
 
@@ -102,7 +102,7 @@ def run_cell(
             }
             fitted = outcome.fitted
         else:
-            from handful.recipes.auto import recipe_options
+            from handful.choose.auto import recipe_options
             from handful.recipes.table import find
 
             row = find(recipe)

@@ -18,9 +18,9 @@ from benchmarks.cells import Grid, score, task_for
 from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS
 from handful.api import cache_folder
+from handful.choose.auto import CHEAP_REPEATS, MOST_FOLDS
+from handful.choose.rule import EVIDENCE_FROM, decide, prior_table
 from handful.data.split import folds
-from handful.recipes.auto import CHEAP_REPEATS, MOST_FOLDS
-from handful.recipes.choice import EVIDENCE_FROM, decide, prior_table
 from handful.recipes.table import RECIPES, find, label
 from handful.recipes.task import Workshop
 

@@ -111,7 +111,7 @@ def members(archive: Path) -> list[str]:
 
 
 class InMemory:
-    """Pictures [N, C, H, W] as ``handful.data.features.Images``."""
+    """Pictures [N, C, H, W] as ``handful.inference.features.Images``."""
 
     def __init__(self, x: Tensor) -> None:
         self.x = x

@@ -31,7 +31,7 @@ from handful.recipes.distill import Lessons, distilled, labels_alone
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training
 from handful.recipes.transfer import propagate, space
-from handful.statistics import mean_interval
+from handful.stats.intervals import mean_interval
 
 LABELS, POOL, TEST = 100, 10_000, 5_000
 STUDENT = Training(backbone="conv-4", steps=400, ratio=3)

@@ -23,13 +23,13 @@ from benchmarks.common import arguments, record
 from benchmarks.datasets import Dataset, tf_flowers
 from benchmarks.grids import RUNS, Printer
 from handful.api import DistillOptions, cache_folder, distill
+from handful.choose.auto import recipe_options
 from handful.data.sources import Arrays
-from handful.export import SIDE_CAR, save_model
+from handful.inference.model_file import SIDE_CAR, save_model
 from handful.methods.distillation import PATIENT, Distillation
-from handful.recipes.auto import recipe_options
 from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
-from handful.statistics import mean_interval
+from handful.stats.intervals import mean_interval
 
 LABELS, SIZE = 16, 64
 RECIPE = "fine-tune-pseudo"

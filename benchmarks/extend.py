@@ -31,18 +31,18 @@ from benchmarks.common import arguments, record
 from benchmarks.datasets import Dataset, fashion_mnist, tf_flowers
 from benchmarks.grids import RUNS
 from handful.api import cache_folder
+from handful.choose.auto import recipe_options
 from handful.data.split import draw
-from handful.deliver.ground import slug
-from handful.engine.evaluate import predict
+from handful.inference.logits import predict
 from handful.methods.forgetting import LearningWithoutForgetting
 from handful.methods.supervised import Supervised
 from handful.models.heads import LinearHead
-from handful.recipes.auto import recipe_options
 from handful.recipes.extend import FIXED, LWF, PLAIN, Old, add_classes, extended, further, read, warmed_up
 from handful.recipes.table import find
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import train_further
-from handful.statistics import mean_interval
+from handful.run.ground import slug
+from handful.stats.intervals import mean_interval
 
 BEFORE, JOINT = "before", "joint-training"
 NORMS, FEW = "norms the other way", "5 new labels per class"

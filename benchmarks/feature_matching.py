@@ -15,7 +15,7 @@ from benchmarks.cells import Grid, run_cell, spread, task_for
 from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS
 from handful.recipes.feature_matching import ON_FEATURES
-from handful.statistics import mean_interval
+from handful.stats.intervals import mean_interval
 
 SETS = {"tf_flowers": (4, 16), "office-amazon": (4,), "cifar10": (25,)}  # labels per class
 BEFORE = ("logistic", "propagation")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.common import InMemory, arguments, members, pictures, record
 from handful import machine
-from handful.data.features import extract
+from handful.inference.features import extract
 from handful.models.backbones import create
 
 SIZES = (128, 160, 192, 224)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from benchmarks.common import InMemory, arguments, members, pictures, record
 from handful import machine
-from handful.data import features
+from handful.inference import features
 from handful.models.backbones import create
 
 PICTURES = 128

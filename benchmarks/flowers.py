@@ -20,11 +20,11 @@ from benchmarks.common import arguments
 from benchmarks.datasets import Dataset, tf_flowers
 from benchmarks.grids import RUNS, keep, source, sweep
 from handful.api import cache_folder
-from handful.data.features import cached_features
 from handful.files import write_atomic
+from handful.inference.features import cached_features
 from handful.models.backbones import create
 from handful.recipes.task import Task
-from handful.statistics import mean_interval
+from handful.stats.intervals import mean_interval
 
 LABELS = (1, 4, 16, 64)
 DRAWS, FIRST_DRAW = 5, 5

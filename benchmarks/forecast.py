@@ -1,8 +1,8 @@
 """How well a learning curve of few labels foretells the accuracy of many.
 
 ``python -m benchmarks.forecast`` trains three recipes on 1, 2, 4, 8, 16 labels per class (5 nested draws), lets
-:func:`handful.forecast.forecast` foretell larger sizes, and compares with what was then measured there. The
-constants of ``handful.forecast`` come from the sets of ``CALIBRATION`` alone (``--calibrate`` prints which cover
+:func:`handful.stats.forecast.forecast` foretell larger sizes, and compares with what was then measured there. The
+constants of ``handful.stats.forecast`` come from the sets of ``CALIBRATION`` alone (``--calibrate`` prints which cover
 how much there); the sets of ``SCORED`` had no part in them.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.cells import Grid, run_cell, task_for
 from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS
-from handful.forecast import BASE, DRIFT, FLOOR, SHARE, forecast
+from handful.stats.forecast import BASE, DRIFT, FLOOR, SHARE, forecast
 
 DRAWS = range(5)
 FIT = (1, 2, 4, 8, 16)
@@ -115,7 +115,7 @@ def summary(rows: list[dict[str, Any]], data: str) -> dict[str, Any]:
 
 def calibrate(grid: Grid) -> None:
     """Print the coverage of many constants on the calibration sets, narrowest intervals first."""
-    import handful.forecast as module
+    import handful.stats.forecast as module
 
     found = []
     for floor, share, drift in product(

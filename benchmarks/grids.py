@@ -16,11 +16,11 @@ import numpy as np
 from benchmarks.common import command, record
 from benchmarks.datasets import DATASETS
 from handful import api
-from handful.recipes.draws import Source
 from handful.recipes.table import RECIPES
 from handful.report import page as report_page
 from handful.report.compare import Comparison, curves
-from handful.statistics import mean_interval
+from handful.stats.intervals import mean_interval
+from handful.study.draws import Source
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 RUNS = Path("runs") / "benchmarks"
@@ -81,7 +81,7 @@ def rows(c: Comparison) -> list[dict[str, Any]]:
             }
         row["baseline"] = r.baseline
         if r.saved:
-            from handful.labels_saved import worth
+            from handful.stats.labels_saved import worth
 
             row["worth in labels"] = worth(r.saved)
         row |= {

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.common import InMemory, arguments, members, pictures, record
-from handful.data.features import BACKENDS, extract, missing
+from handful.inference.features import BACKENDS, extract, missing
 from handful.models.backbones import create
 
 

@@ -21,11 +21,11 @@ from benchmarks.datasets import DATASETS, Dataset
 from benchmarks.grids import RUNS
 from handful.api import cache_folder
 from handful.randomness import permutation
-from handful.recipes.contenders import parse
 from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import small_training
-from handful.statistics import balanced_accuracy, macro_f1, mean_interval
+from handful.stats.intervals import balanced_accuracy, macro_f1, mean_interval
+from handful.study.contenders import parse
 
 TAIL, MOST_LABELS, MOST, STEPS, RATIO, RARE = 20, 40, 4000, 300, 4, 3
 ALONE = "supervised"

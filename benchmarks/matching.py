@@ -22,11 +22,11 @@ from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS, Dataset
 from handful.api import cache_folder
 from handful.data.images import from_array
-from handful.recipes.contenders import parse
 from handful.recipes.matching import KINDS
 from handful.recipes.table import find
 from handful.recipes.task import Workshop
 from handful.recipes.train import small_training
+from handful.study.contenders import parse
 
 SETS, LABELS, POOL, STEPS, SIDE = ("usps", "mnist"), 4, 1300, 400, 8
 CHANGES = (

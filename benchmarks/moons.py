@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.cells import Grid
 from benchmarks.common import arguments, record
-from handful.recipes.moons import Moons, entries, play, summary
 from handful.report.moons import drawing
-from handful.statistics import mean_interval
+from handful.stats.intervals import mean_interval
+from handful.study.moons import Moons, entries, play, summary
 
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "moons.svg"
 FIRST = 0  # draws 0 … were not looked at when the settings were made; those were 100 …

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from benchmarks.cells import Grid
 from benchmarks.common import arguments, record
-from handful.statistics import mean_interval
+from handful.stats.intervals import mean_interval
 
 DRAWS = 20
 SOLVED = 0.99

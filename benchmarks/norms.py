@@ -24,7 +24,7 @@ from handful.engine.norms import find_norms
 from handful.recipes.table import find
 from handful.recipes.task import Workshop
 from handful.recipes.train import small_training
-from handful.statistics import mean_interval
+from handful.stats.intervals import mean_interval
 
 LABELS, DRAWS = (4, 25), range(3)
 RECIPES = ("supervised", "uda", "fixmatch")

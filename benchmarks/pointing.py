@@ -28,7 +28,7 @@ from handful.data.images import from_array
 from handful.methods.supervised import Supervised
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training, train_network
-from handful.statistics import wilson
+from handful.stats.intervals import wilson
 
 SIDE, DIGIT = 48, 20
 LEARNT, TESTED = 4000, 2000

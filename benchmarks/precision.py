@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.cells import Grid, run_cell, spread, task_for
 from benchmarks.common import arguments, record
 from benchmarks.datasets import fashion_mnist
-from handful.statistics import mean_interval
+from handful.stats.intervals import mean_interval
 
 DRAWS = 5
 STEPS = 200

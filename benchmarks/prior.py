@@ -1,6 +1,6 @@
 """What each recipe reached on public data sets: the prior of the automatic choice.
 
-``python -m benchmarks.prior`` measures and writes ``results/prior.json`` and ``src/handful/recipes/prior.json``.
+``python -m benchmarks.prior`` measures and writes ``results/prior.json`` and ``src/handful/choose/prior.json``.
 Pools above 5,000 and test parts above 2,000 pictures are sampled. Networks are trained for a fixed number of
 steps on one label draw; the cheap recipes are measured on three.
 """

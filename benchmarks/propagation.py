@@ -20,9 +20,9 @@ from benchmarks.common import InMemory, arguments, record
 from benchmarks.datasets import DATASETS
 from handful.api import cache_folder
 from handful.augment.views import to_input
-from handful.data.features import cached_features
 from handful.data.images import from_array
 from handful.data.split import draw
+from handful.inference.features import cached_features
 from handful.methods.label_propagation import LabelPropagation, affinity
 from handful.methods.probe import LogisticRegression
 from handful.models.backbones import create

@@ -11,11 +11,11 @@ import torch
 from sklearn.datasets import load_digits
 
 from benchmarks.common import arguments, record
+from handful.choose.auto import choose
 from handful.data.images import from_array
-from handful.deliver.reject import LOSS, threshold
-from handful.recipes.auto import choose
 from handful.recipes.task import Task, Workshop
-from handful.statistics import mean_interval
+from handful.stats.intervals import mean_interval
+from handful.stats.reject import LOSS, threshold
 
 DRAWS, LABELS, N_TEST = 10, 8, 450
 

@@ -1,9 +1,9 @@
 """Screening of unlabelled pictures: strangers planted in the pool of tf_flowers, and classes in other shares than the
 labels say.
 
-USPS digits (enlarged, gray), pictures of office things or of Caltech-101 are hidden among some 2,900 flowers; precision
-and recall of ``recipes.screen`` are those of its flags. For the shares, one class of flowers is thinned to a tenth. The
-rule was set on draws 0 to 3 of digits and office things; Caltech-101 and the draws are fresh.
+USPS digits (enlarged, gray), pictures of office things or of Caltech-101 are hidden among some 2,900 flowers;
+precision and recall of ``study.screening`` are those of its flags. For the shares, one class of flowers is thinned to a
+tenth. The rule was set on draws 0 to 3 of digits and office things; Caltech-101 and the draws are fresh.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from benchmarks.cells import spread
 from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS
 from handful.api import cache_folder
-from handful.data.features import cached_features
 from handful.data.images import Images, from_array
 from handful.data.split import draw
+from handful.inference.features import cached_features
 from handful.losses.classify import fit_temperature
 from handful.methods.probe import LogisticRegression
 from handful.models.backbones import create
 from handful.models.heads import Centre
-from handful.recipes.screen import class_frequencies, screen
 from handful.recipes.transfer import PHOTO_INPUT
+from handful.study.screening import class_frequencies, screen
 
 PLANTED, DRAWS, LABELS, SIDE = (30, 300), range(10, 15), (4, 16), 128
 
@@ -47,7 +47,7 @@ def features(images: Images) -> Tensor:
 
 
 def as_in_a_run(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Features centred on the pool and of length 1, and what ``recipes.screen`` makes of them."""
+    """Features centred on the pool and of length 1, and what ``study.screening`` makes of them."""
     centre = Centre(raw.shape[1]).fit(raw)
     length = float((raw - centre.mean).norm(dim=1).mean())
     table = centre(raw)

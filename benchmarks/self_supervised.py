@@ -28,7 +28,7 @@ from benchmarks.datasets import DATASETS, Dataset
 from benchmarks.grids import RUNS
 from handful.api import cache_folder
 from handful.augment.views import to_input
-from handful.engine.evaluate import evaluating
+from handful.inference.logits import evaluating
 from handful.methods.probe import LogisticRegression
 from handful.models.backbones import create
 from handful.models.heads import Centre
@@ -36,7 +36,7 @@ from handful.models.norms import find_statistics
 from handful.recipes.table import PRETEXTS, find
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import INITS, Training, self_supervised, small_training
-from handful.statistics import mean_interval
+from handful.stats.intervals import mean_interval
 
 STEPS, RATIO, LABELS, BESIDE_AT = 300, 3, (4, 25), 25
 STARTS = ("random", *INITS)

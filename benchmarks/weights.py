@@ -17,9 +17,8 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from handful import api
-
 from benchmarks.common import RESULTS, arguments, record
+from handful import api
 
 STEPS = 24
 RECIPES = ("supervised", "fixmatch", "mpl", "noisy-student", "fine-tune", "distill", "propagation")
@@ -79,7 +78,9 @@ def main() -> int:
     if not given.check:
         record("weights", rows, steps=STEPS, threads=1)
         return 0
-    known = {row["trainer"]: row["sha256"] for row in json.loads((RESULTS / "weights.json").read_text())["rows"]}
+    known = {
+        row["trainer"]: row["sha256"] for row in json.loads((RESULTS / "weights.json").read_text())["rows"]
+    }
     moved = [row["trainer"] for row in rows if known.get(row["trainer"]) != row["sha256"]]
     print(f"moved: {', '.join(moved)}" if moved else "all as they were")
     return int(bool(moved))

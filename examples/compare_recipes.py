@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from handful import api
-from handful.statistics import accuracy, paired_difference
+from handful.stats.intervals import accuracy, paired_difference
 
 
 def right_or_wrong(run: api.Run) -> list[bool]:

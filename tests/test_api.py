@@ -20,15 +20,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import handful.recipes.auto as auto
+import handful.choose.auto as auto
 import handful.recipes.train as train
 from handful import api
 from handful.api import FitOptions, fit, predict, write_digits
 from handful.data.images import decode
-from handful.deliver import fitting
-from handful.export import load_model
+from handful.inference.model_file import load_model
 from handful.report.record import Summary, read
 from handful.types import HandfulError, Interrupted, UsageError
+from handful.verbs import fit as fitting
 
 CHEAP = FitOptions(recipe="logistic")
 PARTS = [*((str(k), 4) for k in range(3)), ("unlabeled", 25), *((f"test/{k}", 5) for k in range(3))]
@@ -323,7 +323,7 @@ def test_ctrl_c_in_the_cheap_part_stops_and_the_same_call_goes_on(
 def test_a_signal_while_a_backend_starts_is_not_taken_for_its_failure(
     number: signal.Signals, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import handful.data.features as features
+    import handful.inference.features as features
 
     def start(*_: Any) -> None:
         os.kill(os.getpid(), number)

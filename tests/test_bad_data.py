@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import handful.recipes.auto as auto
-from handful import api, cli
+import handful.choose.auto as auto
+from handful import api
+from handful.cli import main as cli
 from handful.data.sources import Arrays
-from handful.deliver import fitting
 from handful.recipes.task import Task
 from handful.types import UsageError
+from handful.verbs import fit as fitting
 
 
 @pytest.fixture(autouse=True)

@@ -21,14 +21,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import handful.files as files
-from handful import cli
 from handful.api import write_digits
-from handful.commands.compare import numbers, recipes
-from handful.commands.console import seconds
-from handful.commands.fit import _given, _peek
-from handful.recipes.contenders import parse
+from handful.cli import main as cli
+from handful.cli.compare import numbers, recipes
+from handful.cli.console import seconds
+from handful.cli.fit import _given, _peek
 from handful.recipes.table import RECIPES, changed, find
 from handful.recipes.train import Training
+from handful.study.contenders import parse
 from handful.types import UsageError
 
 PARTS = [*((str(k), 3) for k in range(3)), ("unlabeled", 12), *((f"test/{k}", 4) for k in range(3))]

@@ -9,25 +9,25 @@ from handful import machine
 from handful.data.images import open_store
 from handful.data.manifest import printable
 from handful.data.sources import read_data, read_labelled
-from handful.deliver.augmenting import Augmented, AugmentOptions
-from handful.deliver.augmenting import augment as augment_pictures
-from handful.deliver.book import FitOptions, Run, versions
-from handful.deliver.comparing import Compared, CompareOptions, compare
-from handful.deliver.distilling import Distilled, DistillOptions, distill
-from handful.deliver.evaluate import Evaluation
-from handful.deliver.evaluate import evaluate as measure_run
-from handful.deliver.exported import Exported, export
-from handful.deliver.extending import Extended, ExtendOptions, extend
-from handful.deliver.fitting import dry_run, fit
-from handful.deliver.ground import Teller, cache_folder, census, downloads, slug, tasks
-from handful.deliver.inspection import Inspected, read_any
-from handful.deliver.inspection import inspect as look_at
-from handful.deliver.model_inspection import ModelInspected, inspect_model
-from handful.deliver.plan import Planned
-from handful.deliver.predict import predict
-from handful.deliver.preflight import check_outside
-from handful.deliver.showing import demo, moons, moons_methods, write_digits
 from handful.engine.interrupt import listening
+from handful.inference.classify import predict
+from handful.run.file import FitOptions, Run, versions
+from handful.run.ground import Teller, cache_folder, census, downloads, slug, tasks
+from handful.run.preflight import check_outside
+from handful.verbs.augment import Augmented, AugmentOptions
+from handful.verbs.augment import augment as augment_pictures
+from handful.verbs.compare import Compared, CompareOptions, compare
+from handful.verbs.demo import demo, moons, moons_methods, write_digits
+from handful.verbs.distill import Distilled, DistillOptions, distill
+from handful.verbs.dry_run import Planned
+from handful.verbs.evaluate import Evaluation
+from handful.verbs.evaluate import evaluate as measure_run
+from handful.verbs.export import Exported, export
+from handful.verbs.extend import Extended, ExtendOptions, extend
+from handful.verbs.fit import dry_run, fit
+from handful.verbs.inspect import Inspected, read_any
+from handful.verbs.inspect import inspect as look_at
+from handful.verbs.inspect_model import ModelInspected, inspect_model
 
 __all__ = [
     "AugmentOptions", "Augmented", "CompareOptions", "Compared", "DistillOptions", "Distilled", "Evaluation",

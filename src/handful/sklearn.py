@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from handful import machine
 from handful.api import cache_folder
+from handful.choose.auto import Outcome, choose
+from handful.choose.rule import prior_table
 from handful.data.images import PHOTO_SIDE, Images, from_array
-from handful.deliver.predict import probabilities
-from handful.export import Saved
+from handful.inference.classify import probabilities
+from handful.inference.model_file import Saved
 from handful.models.heads import Centre
-from handful.recipes.auto import Outcome, choose
-from handful.recipes.choice import prior_table
 from handful.recipes.table import RECIPES, check_space, find, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.recipes.transfer import Space

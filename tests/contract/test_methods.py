@@ -17,7 +17,7 @@ import toy
 from torch import Tensor
 
 from handful.engine import checkpoint
-from handful.engine.evaluate import accuracy, predict
+from handful.inference.logits import accuracy, predict
 from handful.methods.table import METHODS
 from handful.models.classifier import Classifier
 
@@ -165,7 +165,7 @@ from pathlib import Path
 import torch
 import toy
 from handful.engine import checkpoint
-from handful.engine.evaluate import predict
+from handful.inference.logits import predict
 from handful.models.classifier import build_classifier
 
 torch.set_num_threads(1)

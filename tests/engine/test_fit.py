@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from handful.data.images import from_array
 from handful.engine import interrupt, schedule
-from handful.engine.evaluate import accuracy, evaluating, predict
 from handful.engine.fit import fit
 from handful.engine.state import Precision, State
 from handful.engine.update import average, descend, freeze_norms
+from handful.inference.logits import accuracy, evaluating, predict
 from handful.models.ema import EMA
 from handful.models.small import Conv4, LeNet
 from handful.types import Batch, HandfulError, Interrupted, Loss, Models, NotFinite

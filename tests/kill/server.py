@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-import handful.commands.fit
+import handful.choose.auto
+import handful.cli.fit
 import handful.data.images
 import handful.engine.update
 import handful.models.backbones
-import handful.recipes.auto
 import handful.recipes.train
 import handful.report.page
-from handful import cli
+from handful.cli import main as cli
 
 
 def before(

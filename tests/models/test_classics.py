@@ -13,8 +13,8 @@ from handful.engine.state import State
 from handful.engine.update import descend
 from handful.methods.supervised import Supervised
 from handful.models.backbones import CLASSICS, create, find
+from handful.models.classics import GoogLeNet
 from handful.models.count import count
-from handful.models.lecture import GoogLeNet
 from handful.models.maps import units
 from handful.types import UsageError
 
@@ -172,8 +172,8 @@ EXPORTED = (
 def test_exports_with_parity(name: str, tmp_path) -> None:
     """The file of ``handful export``; the other rows of the table are compared by ``benchmarks.backbones``."""
     onnx = pytest.importorskip("onnx", reason="the ONNX packages are not installed")
-    from handful.deliver.onnx import export_onnx
-    from handful.export import Saved
+    from handful.inference.model_file import Saved
+    from handful.inference.onnx import export_onnx
     from handful.models.classifier import Classifier
 
     size = 16

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from handful.augment.views import to_input
 from handful.data.images import Images, from_array
-from handful.engine.evaluate import predict
+from handful.inference.logits import predict
 from handful.methods.forgetting import LearningWithoutForgetting
 from handful.methods.probe import ClassMean, LogisticRegression, Neighbours
 from handful.methods.supervised import Supervised

@@ -11,18 +11,18 @@ import pytest
 import torch
 
 import handful.recipes.train as train
+from handful.choose.auto import choose
+from handful.choose.rule import PriorTable
 from handful.data.images import from_array
 from handful.methods.supervised import Supervised
 from handful.models.backbones import create
 from handful.models.norms import find_statistics
 from handful.randomness import key
-from handful.recipes.auto import choose
-from handful.recipes.choice import PriorTable
-from handful.recipes.contenders import line_up, parse
-from handful.recipes.draws import Source
 from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training, train_network
+from handful.study.contenders import line_up, parse
+from handful.study.draws import Source
 from handful.types import UsageError
 
 N, LABELLED, SIDE = 48, 12, 8

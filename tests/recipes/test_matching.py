@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 import handful.recipes.train as train
+from handful.choose.auto import Outcome, Trial, choose, recipe_options, twin_of
+from handful.choose.rule import PriorTable
 from handful.data.images import from_array
 from handful.engine.state import State
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.models.backbones import create
 from handful.randomness import key
-from handful.recipes.auto import Outcome, Trial, choose, recipe_options, twin_of
-from handful.recipes.choice import PriorTable
 from handful.recipes.matching import KINDS, matching
 from handful.recipes.self_training import meta_pseudo_labels
 from handful.recipes.table import find
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training
-from handful.statistics import paired_difference
+from handful.stats.intervals import paired_difference
 from handful.types import UsageError
 
 N, LABELLED, SIDE = 60, 12, 8

@@ -14,10 +14,10 @@ from tests.recipes.test_train import small_task
 from torch import Tensor
 
 import handful.recipes.train as train
-from handful.engine.evaluate import predict
+from handful.choose.auto import choose
+from handful.choose.rule import PriorTable
 from handful.engine.state import State
-from handful.recipes.auto import choose
-from handful.recipes.choice import PriorTable
+from handful.inference.logits import predict
 from handful.recipes.noisy_student import NoisyStudent, noisy_student, select
 from handful.recipes.table import RECIPES
 from handful.recipes.task import Workshop

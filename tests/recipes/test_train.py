@@ -15,10 +15,10 @@ from torch import Tensor, nn
 import handful.recipes.train as train
 from handful.augment.views import to_input
 from handful.data.images import Images, from_array
-from handful.engine.evaluate import predict
 from handful.engine.norms import find_norms
 from handful.engine.state import State
-from handful.export import load_model, save_model
+from handful.inference.logits import predict
+from handful.inference.model_file import load_model, save_model
 from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA

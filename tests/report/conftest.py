@@ -12,8 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading
 
-from handful import statistics as st
 from handful.report.record import Audit, ConfusedPair, Reliability, Summary, Thumb, Tried
+from handful.stats import intervals as st
 
 
 class Spreading:

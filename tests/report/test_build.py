@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from handful.choose.auto import Outcome, Trial
+from handful.choose.rule import RULE, Belief, Verdict
 from handful.data.images import from_array
 from handful.data.manifest import Issue
 from handful.models.classifier import Classifier
 from handful.models.small import Linear
-from handful.recipes.auto import Outcome, Trial, Validation
-from handful.recipes.choice import RULE, Belief, Verdict
-from handful.recipes.pseudo_audit import PseudoLabels
 from handful.recipes.table import find
-from handful.recipes.task import Fitted, Task
+from handful.recipes.task import Fitted, Task, Validation
 from handful.report.build import GALLERY, summarise
 from handful.report.page import render
 from handful.report.page import write as write_page
 from handful.report.record import Recorder, Summary
+from handful.study.pseudo_labels import PseudoLabels
 
 CLASSES = ("cat", "dog", "fox")
 N_LABELLED, N_UNLABELLED, N_TEST = 36, 20, 10

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 
-from handful.recipes.compare import Cell
-from handful.recipes.contenders import Contender
 from handful.report.compare import Comparison, analyse, render, to_csv, to_json
+from handful.study.contenders import Contender
+from handful.study.grid import Cell
 
 PROBE, OTHER, USER = (
     Contender("logistic", "pixels"),

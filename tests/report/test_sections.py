@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from handful.choose.auto import choose
 from handful.data.images import from_array
-from handful.recipes.afterwards import accuracy_afterwards
-from handful.recipes.auto import choose
 from handful.recipes.task import Task, Workshop
 from handful.report import figures
 from handful.report.build import MOST_ISSUES, _counts, _issues
 from handful.report.page import commands, render, verdict
 from handful.report.record import Problem, Summary, Thumb, Tried
+from handful.study.afterwards import accuracy_afterwards
 
 CURVE = {
     "name": "regression (pixels)",

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from handful.data.images import Images
 from handful.data.split import folds
-from handful.statistics import Estimate, accuracy
+from handful.stats.intervals import Estimate, accuracy
 
 FOLDS = 5
 LOOK = 16  # pixels a side that the classifier sees

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from handful.models import cifar, lecture, small
+from handful.models import cifar, small
+from handful.models import classics as lecture
 from handful.models.libraries import from_timm, from_torchvision, nearest, no_stochastic_depth
 from handful.models.small import Net
 from handful.types import HandfulError, UsageError

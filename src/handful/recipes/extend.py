@@ -19,17 +19,16 @@ from torch import Tensor, nn
 
 from handful import parallel
 from handful.augment.views import to_input
-from handful.data.features import cached_features
 from handful.data.images import Images
 from handful.data.split import folds as deal
-from handful.engine.evaluate import evaluating, predict
+from handful.inference.features import cached_features
+from handful.inference.logits import evaluating, predict
 from handful.losses.classify import fit_temperature
 from handful.methods.forgetting import LearningWithoutForgetting, Responses
 from handful.methods.probe import LogisticRegression
 from handful.models.classifier import Classifier
 from handful.models.heads import Chain, JoinedHead, Likeness, NearestMean, NearestNeighbours
-from handful.recipes.auto import RESERVE, Validation
-from handful.recipes.task import Fitted, Task, Workshop
+from handful.recipes.task import RESERVE, Fitted, Task, Validation, Workshop
 from handful.recipes.train import STEPS, Training, small_training, train_further
 from handful.recipes.transfer import tuning
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from handful.data.images import Images
 from handful.models.classifier import Classifier
 
+RESERVE = 0.85  # of a run's time is given to candidates; the rest is for predictions and the report
+
 
 @dataclass(frozen=True)
 class Task:
@@ -60,6 +62,14 @@ class Task:
         """The same task with the labelled pictures where ``fold`` (bool [n]) is true held out."""
         held = torch.cat([self.held_out, self.labelled[fold]])
         return replace(self, labelled=self.labelled[~fold], y=self.y[~fold], held_out=held)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Labelled pictures that are kept for choosing: row numbers and classes."""
+
+    rows: Tensor
+    y: Tensor
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from handful.augment.named import make
 from handful.augment.views import View
 from handful.data.stream import TrainStream
 from handful.engine import checkpoint, schedule
-from handful.engine.evaluate import predict
 from handful.engine.fit import fit
 from handful.engine.norms import find_norms
 from handful.engine.pace import seconds_per_step
 from handful.engine.state import Precision, State
 from handful.engine.update import average, freeze_norms, update_of
+from handful.inference.logits import predict
 from handful.machine import has_fast_bf16
 from handful.methods.jigsaw import Jigsaw
 from handful.methods.patch_contrast import PatchContrast

@@ -10,7 +10,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from handful.augment.views import to_input
-from handful.data.features import cached_features
+from handful.inference.features import cached_features
 from handful.methods.label_propagation import LabelPropagation, affinity
 from handful.methods.probe import LogisticRegression
 from handful.methods.supervised import Supervised

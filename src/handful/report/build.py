@@ -17,14 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful.choose.auto import Outcome, Trial
+from handful.choose.rule import RULE
 from handful.data.manifest import SPLITS
 from handful.models.classifier import Classifier
 from handful.models.heads import NearestNeighbours
-from handful.recipes.auto import Outcome, Trial, Validation
-from handful.recipes.choice import RULE
-from handful.recipes.curve import OwnCurve
-from handful.recipes.pseudo_audit import PseudoLabels
-from handful.recipes.task import Task
+from handful.recipes.task import Task, Validation
 from handful.report.record import (
     Audit,
     ConfusedPair,
@@ -38,7 +36,7 @@ from handful.report.record import (
     read,
 )
 from handful.report.record import OwnCurve as CurveOnPage
-from handful.statistics import (
+from handful.stats.intervals import (
     accuracy,
     balanced_accuracy,
     expected_calibration_error,
@@ -47,6 +45,8 @@ from handful.statistics import (
     reliability_bins,
     wilson,
 )
+from handful.study.learning_curve import OwnCurve
+from handful.study.pseudo_labels import PseudoLabels
 
 GALLERY = 12  # pictures in a gallery
 FEWEST_PAIRS = 3  # confused pairs that are shown even where each was confused but once

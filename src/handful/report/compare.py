@@ -18,15 +18,15 @@ import numpy as np
 from markupsafe import Markup
 
 from handful.files import write_atomic
-from handful.forecast import forecast
-from handful.labels_saved import LabelsSaved, labels_saved, sentence, worth
-from handful.recipes.compare import Cell
-from handful.recipes.contenders import Contender
 from handful.report import compare_figures, figures
 from handful.report.compare_figures import Series, Worth
 from handful.report.page import duration, points, points_span, span
 from handful.report.templates import fill
-from handful.statistics import Estimate, mean_interval
+from handful.stats.forecast import forecast
+from handful.stats.intervals import Estimate, mean_interval
+from handful.stats.labels_saved import LabelsSaved, labels_saved, sentence, worth
+from handful.study.contenders import Contender
+from handful.study.grid import Cell
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST_DRAWN = 8  # curves in one figure; the others stand in the table

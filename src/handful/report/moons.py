@@ -11,9 +11,9 @@ from typing import Any
 from markupsafe import Markup
 
 from handful.files import write_atomic
-from handful.recipes.moons import Played
 from handful.report.figures import percent
 from handful.report.templates import fill
+from handful.study.moons import Played
 
 WIDTH, GAP, HEAD = 192, 12, 18
 SHOWN = 300  # points that are drawn; all are scored

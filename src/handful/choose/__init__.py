@@ -1,0 +1,1 @@
+"""Which candidate is best: the rule of choice, its prior and its evidence; the search of a policy."""

@@ -1,0 +1,1 @@
+"""What a trained or frozen network says of pictures: engines, features, model files."""

@@ -1,0 +1,1 @@
+"""The run folder: its file, lock, plan, splits, results and card."""

@@ -1,0 +1,1 @@
+"""Intervals, calibration, labels saved, what more labels would bring."""

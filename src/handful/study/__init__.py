@@ -1,0 +1,1 @@
+"""What is it worth? Grids of cells, draws of labels, learning curves, two moons, checks after the choice."""

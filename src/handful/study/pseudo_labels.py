@@ -1,0 +1,84 @@
+"""Were the pseudo-labels right? What the chosen recipe made of the unlabelled pictures, checked on labelled ones.
+
+Nobody knows the truth about unlabelled pictures. So labelled pictures are put among them, fold by fold, and what the
+same teacher says of those is compared with their labels.
+
+Legend: m unlabelled pictures, n labelled ones, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handful.choose.auto import MOST_FOLDS, Outcome
+from handful.data.split import folds as deal
+from handful.recipes.task import Task, Workshop
+from handful.recipes.transfer import teacher_for, teacher_targets
+
+BY_TEACHER = "Label propagation gave them."
+BY_CHAIN = "The network of each round gives them to the next one; what the last one says, nobody learned."
+BY_ITSELF = "The network gives them itself while it learns; shown are its answers at the end."
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """What became of the unlabelled pictures.
+
+    Attributes:
+        p: probabilities [m, K] that were learned from (where the recipe makes them as it goes: the last ones).
+        threshold: those less sure were not used.
+        checked: probabilities [n, K] of labelled pictures that were treated as unlabelled, with their classes
+            ``truth`` [n]; None where no class has a second label.
+        note: who gave them.
+    """
+
+    p: Tensor
+    threshold: float
+    checked: Tensor | None
+    truth: Tensor | None
+    note: str
+
+
+def pseudo_labels(
+    task: Task, workshop: Workshop, outcome: Outcome, method: Any = None
+) -> PseudoLabels | None:
+    """Of the recipe that ships; None where it uses no unlabelled pictures.
+
+    Args:
+        method: the recipe's method, where the user changed it.
+    """
+    trial = outcome.trials[outcome.chosen]
+    if not trial.recipe.uses_unlabelled or not len(task.unlabelled):
+        return None
+    threshold = float(getattr(method or trial.recipe.make(), "threshold", 0.0))
+    if not trial.recipe.taught:
+        checked = None if trial.logits is None else (trial.logits / outcome.temperature).softmax(1)
+        p = outcome.probabilities(task.unlabelled)
+        note = BY_CHAIN if trial.rounds else BY_ITSELF
+        return PseudoLabels(p, threshold, checked, trial.truth, note)
+    teacher = teacher_for(trial.on) if trial.recipe.trains else method
+
+    def targets(part: Task) -> Tensor:
+        return teacher_targets(part, workshop, on=trial.on, method=teacher)
+
+    n_folds = min(MOST_FOLDS, int(torch.bincount(task.y, minlength=task.n_classes).min()))
+    p = targets(task)
+    if n_folds < 2:
+        return PseudoLabels(p, threshold, None, None, BY_TEACHER)
+    checked = torch.zeros(len(task.y), task.n_classes)
+    (fold_of,) = deal(task.y.numpy(), n_folds, 1, task.seed)
+    for fold in range(n_folds):
+        held = torch.from_numpy(fold_of == fold)
+        rows = task.labelled[held]
+        part = replace(
+            task,
+            labelled=task.labelled[~held],
+            y=task.y[~held],
+            unlabelled=torch.cat([task.unlabelled, rows]),
+        )
+        checked[held] = targets(part)[-len(rows) :]
+    return PseudoLabels(p, threshold, checked, task.y, BY_TEACHER)

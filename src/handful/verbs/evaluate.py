@@ -1,0 +1,176 @@
+"""How right is a finished run on labelled pictures?
+
+Legend: n pictures, K classes; accuracies and confidences are fractions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handful.data.manifest import LABELLED, TEST, VALIDATION, Manifest
+from handful.inference.classify import classify
+from handful.inference.model_file import load_model
+from handful.stats.intervals import (
+    accuracy,
+    balanced_accuracy,
+    expected_calibration_error,
+    macro_f1,
+    reliability_bins,
+)
+from handful.types import UsageError
+
+PARTS = {TEST: "the test part", VALIDATION: "the validation part", LABELLED: "the labelled pictures"}
+LEARNT_FROM = (
+    "These may be the pictures that the model learned from: the figures are then flattering. Figures that count come "
+    "from a test/ part."
+)
+CHOSEN_BY = (
+    "If these are the validation pictures that the model was chosen by, the figures are a little flattering. Figures "
+    "that count come from a test/ part."
+)
+CAUTIONS = {LABELLED: LEARNT_FROM, VALIDATION: CHOSEN_BY}
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One class: pictures of it, how many were called so, and the shares that were right.
+
+    Attributes:
+        recall: of its n pictures, the share that was called so.
+        precision: of those called so, the share that is.
+        f1: their harmonic mean; 0 where nothing was right.
+    """
+
+    name: str
+    n: int
+    called: int
+    recall: float | None
+    precision: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of a run on labelled pictures.
+
+    Attributes:
+        measured_on: which pictures, in words; ``caution`` where they may not be new to the model.
+        interval: of the accuracy, 95 %, over other pictures of the same kind (Wilson's).
+        balanced_accuracy: mean recall of the classes that have pictures.
+        macro_f1: mean F1 of the classes that have pictures or were called.
+        calibration_error: expected calibration error, 10 bins, with ``bins`` (confidence, accuracy, n).
+        mean_confidence: of the answers.
+        confusion: [K, K], row = true class, column = called, in the order of ``classes``.
+        rejected: how many answers fell below the reject threshold, and how many of those were right.
+        unreadable: (file, reason).
+    """
+
+    run: str
+    measured_on: str
+    n: int
+    accuracy: float
+    interval: tuple[float, float]
+    balanced_accuracy: float
+    macro_f1: float
+    calibration_error: float
+    mean_confidence: float
+    bins: list[tuple[float, float, int]]
+    classes: list[str]
+    per_class: list[ClassFigures]
+    confusion: list[list[int]]
+    rejected: tuple[int, int]
+    caution: str = ""
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What JSON can hold."""
+        return asdict(self)
+
+
+def figures(truth: np.ndarray, p: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of ``Evaluation`` that follow from classes [n] and probabilities [n, K] alone."""
+    k = len(classes)
+    guess, confidence = p.argmax(1), p.max(1)
+    confusion = np.bincount(truth * k + guess, minlength=k * k).reshape(k, k)
+    estimate = accuracy(guess == truth)
+    rows = []
+    for i, name in enumerate(classes):
+        n, called, right = int(confusion[i].sum()), int(confusion[:, i].sum()), int(confusion[i, i])
+        rows.append(
+            ClassFigures(
+                name,
+                n,
+                called,
+                recall=right / n if n else None,
+                precision=right / called if called else None,
+                f1=2 * right / (n + called) if n + called else None,
+            )
+        )
+    return {
+        "n": len(truth),
+        "accuracy": estimate.value,
+        "interval": estimate.interval,
+        "balanced_accuracy": balanced_accuracy(truth, guess, k),
+        "macro_f1": macro_f1(truth, guess, k),
+        "calibration_error": expected_calibration_error(confidence, guess == truth),
+        "mean_confidence": float(confidence.mean()),
+        "bins": [(b.confidence, b.accuracy, b.n) for b in reliability_bins(confidence, guess == truth)],
+        "classes": list(classes),
+        "per_class": rows,
+        "confusion": confusion.tolist(),
+    }
+
+
+def evaluate(
+    run: str | Path,
+    manifest: Manifest,
+    *,
+    batch: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Measure a run on the test part of a manifest; without one on its validation part, or else on what is labelled.
+
+    Raises:
+        UsageError: no run, no labelled pictures, none that can be read, or a class that the model does not know.
+    """
+    saved = load_model(run)
+    split = next((split for split in PARTS if len(manifest.ids(split))), None)
+    if split is None:
+        raise UsageError(
+            "has no labelled pictures", file=manifest.root, fix="lay it out as DIR/<class>/picture.jpg"
+        )
+    rows = manifest.ids(split)
+    number = {name: k for k, name in enumerate(saved.classes)}
+    named = [manifest.classes[k] for k in manifest.labels[rows]]
+    for name in sorted(set(named) - set(number)):
+        near = difflib.get_close_matches(name, saved.classes, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise UsageError(
+            f"class '{name}' is not one of the model's",
+            file=manifest.root,
+            fix=f"{hint}It knows: {', '.join(saved.classes[:20])}{' …' if len(saved.classes) > 20 else ''}",
+        )
+    pictures = [manifest.picture(int(row)) for row in rows]
+    paths = [manifest.paths[row] for row in rows]
+    names = paths if manifest.pictures is not None else [str(manifest.root / path) for path in paths]
+    found = classify(saved, pictures, names, batch=batch, progress=progress)
+    if not found.names:
+        file, reason = found.bad[0]
+        raise UsageError(f"cannot be read, like all others ({reason})", file=file, fix="check the files")
+    truth = np.array([number[named[i]] for i in found.rows], dtype=np.int64)
+    p = found.p.double().numpy()
+    low = p.max(1) < saved.reject
+    return Evaluation(
+        run=str(run),
+        measured_on=f"{PARTS[split]} of {manifest.name}, {len(truth):,} pictures",
+        caution=CAUTIONS.get(split, ""),
+        rejected=(int(low.sum()), int((low & (p.argmax(1) == truth)).sum())),
+        unreadable=list(found.bad),
+        **figures(truth, p, saved.classes),
+    )

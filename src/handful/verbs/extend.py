@@ -1,0 +1,411 @@
+"""``extend``: new classes for a saved classifier, without its old pictures."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful import __version__, machine
+from handful.augment.named import make, with_policies
+from handful.choose.auto import Outcome, Trial
+from handful.data.images import Images, open_store
+from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest
+from handful.data.sources import read_data, read_labelled
+from handful.engine.interrupt import listening
+from handful.files import write_atomic
+from handful.inference.logits import predict
+from handful.inference.model_file import Saved, load_model
+from handful.methods.forgetting import LearningWithoutForgetting
+from handful.randomness import key
+from handful.recipes.extend import (
+    GIVEN_UP,
+    PLAIN,
+    TITLES,
+    Extension,
+    Old,
+    add_classes,
+    extended,
+    further,
+    read,
+)
+from handful.recipes.table import Recipe, changed
+from handful.recipes.task import Task, Validation, Workshop
+from handful.report.build import Words
+from handful.report.record import Recorder
+from handful.run.file import Run, RunBook, resolved
+from handful.run.ground import Teller, cache_folder, census, downloads, slug, tasks
+from handful.run.opening import open_book, open_pictures, open_workshop
+from handful.run.preflight import check_outside
+from handful.run.results import write_results
+from handful.types import UsageError
+from handful.verbs.extend_table import Figures, Row, Side, as_section, read_figures, sentence
+
+FIGURES = "extension.json"
+NO_THRESHOLD = (
+    "No threshold is set after an extension: it would rest on pictures of the new classes alone, and how many right "
+    "answers of old classes it gives up could not be known."
+)
+
+
+@dataclass(frozen=True)
+class ExtendOptions:
+    """Everything that decides an extension, besides the old run and the new pictures.
+
+    Attributes:
+        lambda_old, temperature, freeze_old_head, responses, view: of ``LearningWithoutForgetting``.
+        seconds: for the run; the trainings share what reading pictures leaves of it.
+        training: fields of ``recipes.train.Training`` that differ ("steps", "lr", …).
+        seed, labels_per_class, feature_backend, save_every: as in ``FitOptions``.
+    """
+
+    lambda_old: float = 1.0
+    temperature: float = 2.0
+    freeze_old_head: bool = False
+    responses: str = "recorded"
+    view: str = "plain"
+    seconds: float = 300.0
+    seed: int = 0
+    labels_per_class: int = 0
+    feature_backend: str = "auto"
+    training: Mapping[str, Any] = field(default_factory=dict)
+    save_every: int = 50
+
+    def method(self, n_old: int) -> LearningWithoutForgetting:
+        """The method that they say."""
+        return LearningWithoutForgetting(
+            n_old, self.lambda_old, self.temperature, self.responses, self.freeze_old_head, self.view
+        )
+
+
+@dataclass(frozen=True)
+class Extended:
+    """A finished extension: its run, as ``fit`` leaves one, and the table."""
+
+    run: Run
+    figures: Figures
+
+    def as_dict(self) -> dict[str, Any]:
+        """What JSON can hold."""
+        return {**asdict(self.run), "folder": str(self.run.folder), **asdict(self.figures)}
+
+
+def extend(
+    run: str | Path,
+    data: Any,
+    options: ExtendOptions | None = None,
+    *,
+    old_test: Any = None,
+    out: str | Path | None = None,
+    teller: Teller | None = None,
+    command: str = "",
+) -> Extended:
+    """Add the classes of ``data`` to a saved classifier, and write a run folder of its own.
+
+    The old run is only read; none of its pictures are needed. The same call again goes on where a stopped one was, or
+    returns the finished run. Classes keep their names and their order: the old ones first, then the new ones.
+
+    Args:
+        run: a run's folder, or a file of ``handful export --format safetensors``.
+        data: what ``fit`` takes, with pictures of new classes alone.
+        old_test: labelled pictures of old classes, only to measure what was forgotten; None: that stays unknown.
+        out: the new run's folder; by default below ``runs/``.
+
+    Raises:
+        UsageError: run, data or options cannot be used as given.
+        HandfulError: the run failed.
+        Interrupted: told to stop; the state is saved.
+    """
+    options, told = options or ExtendOptions(), teller or Teller()
+    options = replace(options, view=str(with_policies({"view": options.view})["view"]))
+    make(options.view)
+    begin = time.perf_counter()
+    machine.tune_allocator()
+    machine.set_threads()
+    with listening():
+        saved = read_old(run)
+        n_old = len(saved.classes)
+        method = options.method(n_old)
+        manifest = read_data(
+            data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
+        )
+        check_new(manifest, saved.classes)
+        old = Old(saved.classifier, n_old, saved.sha256)
+        known = None if old_test is None else old_pictures(old_test, saved.classes)
+        book = _open_book(saved, Path(run), manifest, data, known, options, out, command)
+        if book.finished:
+            told.tell(f"this run is finished already: {book.folder}")
+            return Extended(book.result(), read_figures(book.folder / FIGURES))
+        images, manifest, issues = open_pictures(
+            book, manifest, told, side=saved.store["side"], channels=saved.store["channels"]
+        )
+        task, validation, test = tasks(images, manifest, options.seed)
+        told.tell(census(manifest, images))
+        with Recorder(book.folder / "metrics.jsonl") as recorder:
+            workshop = open_workshop(
+                book, told, recorder, save_every=options.save_every, feature_backend=options.feature_backend
+            )
+            if old.trains:  # a head on frozen features is fitted, and stays, on the processor
+                old.classifier.to(workshop.device)
+            training = changed(further(old, task), options.training, "training")
+            if not old.trains and (unused := _unused(options)):
+                told.tell(f"a head on frozen features gets new rows, and nothing trains: no use for {unused}")
+            done = add_classes(
+                old, task, workshop, method, training,
+                validation=validation, seconds=options.seconds, started=begin,
+            )  # fmt: skip
+        told.tell("measuring old and new classes")
+        figures = _measured(old, saved, done, manifest, test, known, workshop, told)
+        write_atomic(book.folder / FIGURES, json.dumps(asdict(figures), indent=1, ensure_ascii=False))
+        told.tell("writing model, predictions and report")
+        book.seconds = time.perf_counter() - begin
+        _write(book, old, done, task, manifest, validation, test, issues, figures)
+        return Extended(book.result(), figures)
+
+
+def _unused(options: ExtendOptions) -> str:
+    """The options of training that differ from their defaults, as on the command line."""
+    names = ("lambda_old", "temperature", "freeze_old_head", "responses", "view")
+    changed_ = [name for name in names if getattr(options, name) != getattr(ExtendOptions(), name)]
+    return ", ".join(f"--{name.replace('_', '-')}" for name in [*changed_, *options.training])
+
+
+def read_old(run: str | Path) -> Saved:
+    """The classifier that is extended.
+
+    Raises:
+        UsageError: it is none, or none that can be extended.
+        HandfulError: it is damaged.
+    """
+    path = Path(run)
+    if path.suffix.lower() == ".onnx":
+        fix = "give the run's folder, or a file of 'handful export RUN --format safetensors'"
+        raise UsageError("is an ONNX file: it runs, but cannot be trained further", file=path, fix=fix)
+    return load_model(path)
+
+
+def check_new(manifest: Manifest, old: tuple[str, ...]) -> None:
+    """Raises UsageError where a class of the new pictures is an old one, up to capitals."""
+    taken = {name.casefold(): name for name in old}
+    clash = [name for name in manifest.classes if name.casefold() in taken]
+    if not clash:
+        return
+    own = taken[clash[0].casefold()]
+    if len(clash) == len(manifest.classes):
+        reason = f"holds no new class: the classifier knows {', '.join(clash[:5])} already"
+    else:
+        reason = f"class '{clash[0]}' is one of the classifier's already" + (
+            f" (as '{own}')" if own != clash[0] else ""
+        )
+    fix = (
+        "give a folder of new classes alone; rename a class that only has the same name; to learn old and new pictures "
+        "together, train on all of them (handful fit)"
+    )
+    raise UsageError(reason, file=manifest.root, fix=fix)
+
+
+def old_pictures(data: Any, classes: tuple[str, ...]) -> Manifest:
+    """Labelled pictures of old classes, their labels numbered as the classifier does. Those that count (the test part
+    where there is one, or else the validation part, or else all that is labelled) are made its test part; no other
+    picture has a label.
+
+    Raises:
+        UsageError: there are none, or of a class that the classifier does not know.
+    """
+    manifest = read_labelled(data, downloads=downloads())
+    split = next((s for s in (TEST, VALIDATION, LABELLED) if len(manifest.ids(s))), "")
+    number = {name: k for k, name in enumerate(classes)}
+    strange = next((name for name in manifest.classes if name not in number), None)
+    if strange is not None:
+        raise UsageError(
+            f"--old-test: class '{strange}' is not one of the old classifier's",
+            file=manifest.root,
+            fix=f"give pictures of {', '.join(classes[:8])}{' …' if len(classes) > 8 else ''}",
+        )
+    place = np.array([number[name] for name in manifest.classes] + [-1], dtype=np.int64)
+    counts = manifest.splits == split
+    return replace(
+        manifest,
+        classes=classes,
+        labels=np.where(counts, place[manifest.labels], -1),
+        splits=np.where(counts, TEST, UNLABELLED),
+    )
+
+
+def _open_book(
+    saved: Saved,
+    run: Path,
+    manifest: Manifest,
+    data: Any,
+    known: Manifest | None,
+    options: ExtendOptions,
+    out: str | Path | None,
+    command: str,
+) -> RunBook:
+    """The new run's book.
+
+    Raises:
+        UsageError: its folder is the old run's, lies in it, or among pictures.
+    """
+    name, asked = slug(manifest.name), known.fingerprint if known else ""
+    parts = (saved.sha256, manifest.place, manifest.fingerprint, asked, resolved(options))
+    identity = f"{key(__version__, 'extend', *parts):016x}"
+    folder = Path(out) if out else Path("runs") / f"{name}-extended-{identity[:8]}"
+    if run.is_dir() and folder.resolve().is_relative_to(run.resolve()):
+        fix = "choose another folder with --out"
+        raise UsageError(
+            "is the run that is extended, or lies in it: that is only read", file=folder, fix=fix
+        )
+    check_outside(folder, data)
+    if known is not None and known.pictures is None:
+        check_outside(folder, known.root)
+    return open_book(folder, identity, options, manifest, data, command)
+
+
+def _stored(manifest: Manifest, saved: Saved, told: Teller) -> tuple[Images, Manifest, list[tuple[str, str]]]:
+    """Old pictures decoded as the old classifier wants them, and as ``predict`` will."""
+    return open_store(
+        manifest, cache_folder(), side=saved.store["side"], channels=saved.store["channels"],
+        progress=lambda d, t: told.progress("reading old pictures", d, t),
+    )  # fmt: skip
+
+
+def _measured(
+    old: Old,
+    saved: Saved,
+    done: Extension,
+    manifest: Manifest,
+    test: Tensor,
+    known: Manifest | None,
+    workshop: Workshop,
+    told: Teller,
+) -> Figures:
+    """Every way on the old pictures, if there are any, and on the test part, or else on held-out new pictures."""
+    ask: Callable[[Any], Tensor] | None = None
+    y_old = torch.empty(0, dtype=torch.int64)
+    before: Side | None = None
+    if known is not None:
+        theirs, known, _ = _stored(known, saved, told)
+        rows_old = torch.from_numpy(known.ids(TEST))
+        y_old = torch.from_numpy(known.labels)[rows_old]
+        ask = partial(_answers, images=theirs, rows=rows_old, device=workshop.device)
+        before = Side(len(y_old), float((ask(old.classifier).argmax(1) == y_old).double().mean()), None)
+    y_test = torch.from_numpy(manifest.labels[test.numpy()]) + old.n_classes
+    rows = [Row("before", before)]
+    for way, attempt in done.attempts.items():
+        new = None
+        if len(test):
+            new = _side(attempt.fitted.logits(test), y_test, old.n_classes)
+        elif attempt.held_out is not None:
+            new = _side(attempt.held_out, done.truth, old.n_classes)
+        kept = None
+        if ask is not None:
+            kept = _side(ask(attempt.fitted.classifier), y_old, old.n_classes)
+        rows.append(Row(TITLES[way], kept, new))
+    held = f"{len(done.truth):,} validation pictures"
+    if done.n_folds:
+        held = f"{done.n_folds}-fold cross-validation on the {len(done.truth):,} labelled pictures"
+    return Figures(
+        old_classes=saved.classes,
+        new_classes=manifest.classes,
+        rows=tuple(rows),
+        old_on=f"{len(y_old):,} pictures of {known.root.name}" if known is not None else "",
+        new_on=f"a test part of {len(test):,} pictures" if len(test) else held if rows[1].new else "",
+        heads=_heads(old, done, held),
+        steps=done.steps,
+    )
+
+
+def _answers(classifier: Any, images: Images, rows: Tensor, device: str) -> Tensor:
+    return predict(classifier, images, rows, classifier.spec, device=device)
+
+
+def _side(logits: Tensor, y: Tensor, n_old: int) -> Side:
+    found = read(logits, y, n_old)
+    return Side(len(y), float(found.task_aware.double().mean()), float(found.joint.double().mean()))
+
+
+def _heads(old: Old, done: Extension, held: str) -> str:
+    """How the heads were set side by side, in words."""
+    if old.comparable:
+        return "Old and new classes are measured alike (means or stored pictures), so nothing had to be calibrated."
+    first = next(iter(done.attempts.values()))
+    on = (
+        held
+        if first.held_out is not None
+        else "the very pictures that were learnt, as a class has a single one"
+    )
+    return (
+        f"Between the heads decides how like the new pictures a picture is, set so that at most {100 * GIVEN_UP:.0f} "
+        f"in 100 new pictures go to an old class, going by {on}. How many old pictures go to a new class cannot be "
+        "known from new pictures."
+    )
+
+
+def _write(
+    book: RunBook,
+    old: Old,
+    done: Extension,
+    task: Task,
+    manifest: Manifest,
+    validation: Validation | None,
+    test: Tensor,
+    issues: Any,
+    figures: Figures,
+) -> None:
+    """The files of a run, over all classes: the old ones first."""
+    classes = figures.old_classes + figures.new_classes
+    n_old = old.n_classes
+    trials = {}
+    for way, attempt in done.attempts.items():
+        recipe = Recipe(TITLES[way], False, old.trains, extended, LearningWithoutForgetting)
+        trial = Trial(way, str(old.classifier.backbone_config["name"]), recipe, seconds=attempt.seconds)
+        if attempt.held_out is not None:
+            trial.logits, trial.truth = attempt.held_out, done.truth
+            trial.right = (attempt.held_out.argmax(1) == done.truth).double().unsqueeze(0).numpy()
+        trials[way] = trial
+    shipped = next(iter(trials))
+    fitted = done.attempts[shipped].fitted
+    outcome = Outcome(
+        fitted, shipped, trials,
+        n_folds=done.n_folds,
+        temperature=float(fitted.classifier.temperature),
+        twin=PLAIN if PLAIN in trials else "",
+    )  # fmt: skip
+    whole = replace(
+        manifest, classes=classes, labels=np.where(manifest.labels < 0, -1, manifest.labels + n_old)
+    )
+    held = Validation(validation.rows, validation.y + n_old) if validation else None
+    words = Words(
+        rule="The classes were added as asked. Accuracies are of new pictures, joint: one answer out of all classes.",
+        unmeasured="with a single picture in a class there is nothing to measure on, and no old picture was given",
+        verdict=sentence(figures),
+        next_steps=_next_steps(book.folder, figures),
+        extras=[as_section(figures)],
+    )
+    write_results(
+        book, outcome, replace(task, classes=classes, y=task.y + n_old), whole, held, test, issues,
+        slug(manifest.name), words=words, reject={"threshold": 0.0, "why": NO_THRESHOLD},
+    )  # fmt: skip
+
+
+def _next_steps(folder: Path, figures: Figures) -> list[str]:
+    steps = []
+    if not figures.old_on:
+        steps.append(
+            "See what was forgotten: give the command again with `--old-test` and pictures of old classes."
+        )
+    steps += [
+        "If you still have the old pictures, train on all of them: `handful fit DATA`. Nothing else keeps as much.",
+        f"Add further classes: `handful extend {folder} DATA`",
+        f"Classify new pictures with: `handful predict {folder} PICTURES…`",
+    ]
+    return steps
