@@ -22,6 +22,8 @@ from handful.api import cache_folder
 from handful.choose.auto import choose
 from handful.choose.rule import prior_table
 from handful.data.split import draw
+from handful.recipes.candidate import Candidate
+from handful.recipes.table import find, fit_candidate
 from handful.recipes.task import Fitted, Task, Workshop
 
 
@@ -102,18 +104,13 @@ def run_cell(
             }
             fitted = outcome.fitted
         else:
-            from handful.choose.auto import recipe_options
-            from handful.recipes.table import find
-
-            row = find(recipe)
-            fitted = row.run(
-                task,
-                workshop,
-                on=on,
-                stage=recipe,
-                **recipe_options(task, recipe, on, training or {}, method),
+            candidate = Candidate(recipe, on, method, training or {})
+            fitted = fit_candidate(candidate, task, workshop)
+            extra = (
+                {"steps": training["steps"]}
+                if training and "steps" in training and find(recipe).trains
+                else {}
             )
-            extra = {"steps": training["steps"]} if training and "steps" in training and row.trains else {}
     seconds_taken = time.perf_counter() - begin
     return {
         "accuracy": round(score(fitted, data, test_limit), 3),

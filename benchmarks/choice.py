@@ -21,7 +21,8 @@ from handful.api import cache_folder
 from handful.choose.auto import CHEAP_REPEATS, MOST_FOLDS
 from handful.choose.rule import EVIDENCE_FROM, decide, prior_table
 from handful.data.split import folds
-from handful.recipes.table import RECIPES, find, label
+from handful.recipes.candidate import Candidate
+from handful.recipes.table import RECIPES, find, fit_candidate
 from handful.recipes.task import Workshop
 
 DATA = ("office-amazon", "office-caltech", "office-webcam")
@@ -42,18 +43,18 @@ def measure(data: Any, name: str, n: int, seed: int, spaces: dict[str, Any]) -> 
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(cache=cache_folder(), folder=Path(folder), spaces=spaces)
         for recipe in CHEAP:
-            key = label(recipe, "lite0")
+            candidate = Candidate(recipe, "lite0")
             found = np.zeros((CHEAP_REPEATS, len(task.y)))
             for repeat, fold_of in enumerate(folds(task.y.numpy(), n_folds, CHEAP_REPEATS, seed)):
                 for fold in range(n_folds):
                     held = torch.from_numpy(fold_of == fold)
-                    fitted = find(recipe).run(task.without(held), workshop, on="lite0")
+                    fitted = fit_candidate(candidate, task.without(held), workshop)
                     guess = fitted.logits(task.labelled[held]).argmax(1)
                     found[repeat, fold_of == fold] = (guess == task.y[held]).numpy()
-            right[key] = found
-            test[key] = score(find(recipe).run(task, workshop, on="lite0"), data)
+            right[candidate.key] = found
+            test[candidate.key] = score(fit_candidate(candidate, task, workshop), data)
     prior = prior_table().without((name,))
-    users = {label(recipe, "lite0"): find(recipe).uses_unlabelled for recipe in CHEAP}
+    users = {Candidate(recipe, "lite0").key: find(recipe).uses_unlabelled for recipe in CHEAP}
     assert n >= EVIDENCE_FROM
     shipped = {
         f"{sure:g}": test[decide(users, prior, "photo", n, right, n_folds, sure).chosen] for sure in SURE

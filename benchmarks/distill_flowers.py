@@ -23,11 +23,11 @@ from benchmarks.common import arguments, record
 from benchmarks.datasets import Dataset, tf_flowers
 from benchmarks.grids import RUNS, Printer
 from handful.api import DistillOptions, cache_folder, distill
-from handful.choose.auto import recipe_options
 from handful.data.sources import Arrays
 from handful.inference.model_file import SIDE_CAR, save_model
 from handful.methods.distillation import PATIENT, Distillation
-from handful.recipes.table import find
+from handful.recipes.candidate import Candidate
+from handful.recipes.table import fit_candidate
 from handful.recipes.task import Task, Workshop
 from handful.stats.intervals import mean_interval
 
@@ -57,8 +57,8 @@ def teacher(task: Task, folder: Path, steps: int) -> Path:
     """The fine-tuned network as a model on disk, trained once."""
     if not (folder / SIDE_CAR).exists():
         workshop = Workshop(cache_folder(), folder)
-        options = recipe_options(task, RECIPE, "lite0", {"steps": steps})
-        fitted = find(RECIPE).run(task, workshop, on="lite0", stage="teacher", **options)
+        candidate = Candidate(RECIPE, "lite0", training={"steps": steps})
+        fitted = fit_candidate(candidate, task, workshop, stage="teacher")
         save_model(folder, fitted.classifier, task.classes, task.images.channels, task.images.side)
     return folder
 

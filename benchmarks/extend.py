@@ -31,14 +31,14 @@ from benchmarks.common import arguments, record
 from benchmarks.datasets import Dataset, fashion_mnist, tf_flowers
 from benchmarks.grids import RUNS
 from handful.api import cache_folder
-from handful.choose.auto import recipe_options
 from handful.data.split import draw
 from handful.inference.logits import predict
 from handful.methods.forgetting import LearningWithoutForgetting
 from handful.methods.supervised import Supervised
 from handful.models.heads import LinearHead
+from handful.recipes.candidate import Candidate
 from handful.recipes.extend import FIXED, LWF, PLAIN, Old, add_classes, extended, further, read, warmed_up
-from handful.recipes.table import find
+from handful.recipes.table import find, fit_candidate
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import train_further
 from handful.run.ground import slug
@@ -126,8 +126,8 @@ class Split:
             s = self.setting
             task = self.task(slice(0, s.n_old), s.old)
             training = {"steps": s.old_steps, **({"size": 96} if s.recipe == "fine-tune" else {})}
-            options = recipe_options(task, s.recipe, s.on, training if s.old_steps else {})
-            fitted = find(s.recipe).run(task, self.workshop, on=s.on, stage="old", **options)
+            candidate = Candidate(s.recipe, s.on, training=training if s.old_steps else {})
+            fitted = fit_candidate(candidate, task, self.workshop, stage="old")
             mark = f"{s.name} {self.seed} {s.old} {s.old_steps}"
             self._old = Old(fitted.classifier.eval(), s.n_old, mark)
         return self._old

@@ -15,7 +15,7 @@ import handful
 from benchmarks.cells import Grid, run_cell, spread, task_for
 from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS
-from handful.recipes.table import RECIPES, candidates, label
+from handful.recipes.table import RECIPES, candidates
 
 SMALL = ("digits", "usps", "mnist", "fashion_mnist", "cifar10")
 COLOUR = ("cifar10",)
@@ -56,16 +56,16 @@ def main() -> None:
                     if len(task.labelled) < n * len(data.classes) * 0.9:
                         continue  # the pool does not have that many of each class
                     spaces: dict[str, Any] = {}
-                    for recipe, on in candidates(task):
-                        cell = f"{name}/{n}/{seed}/{label(recipe, on)}"
-                        if RECIPES[recipe].trains != networks or grid.done(cell):
+                    for candidate in candidates(task):
+                        cell = f"{name}/{n}/{seed}/{candidate.key}"
+                        if RECIPES[candidate.recipe].trains != networks or grid.done(cell):
                             continue
-                        training = {"steps": STEPS[recipe]} if networks else {}
+                        training = {"steps": STEPS[candidate.recipe]} if networks else {}
                         result = run_cell(
                             data,
                             task,
-                            recipe,
-                            on,
+                            candidate.recipe,
+                            candidate.on,
                             seconds=0,
                             training=training,
                             spaces=spaces,
@@ -87,7 +87,7 @@ def write(grid: Grid) -> None:
         accuracy = {c: round(spread(v)["mean"] / 100, 4) for c, v in sorted(by_candidate.items())}
         rows.append({"data": name, "kind": kind, "labels": n, "accuracy": accuracy})
     record("prior", rows, seeds=f"label draws 100 to {99 + DRAWS}")
-    path = Path(handful.__file__).parent / "recipes" / "prior.json"
+    path = Path(handful.__file__).parent / "choose" / "prior.json"
     path.write_text(json.dumps({"made by": "python -m benchmarks.prior", "rows": rows}, indent=1) + "\n")
 
 

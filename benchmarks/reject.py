@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from benchmarks.common import arguments, record
 from handful.choose.auto import choose
 from handful.data.images import from_array
+from handful.recipes.candidate import Candidate
 from handful.recipes.task import Task, Workshop
 from handful.stats.intervals import mean_interval
 from handful.stats.reject import LOSS, threshold
@@ -34,7 +35,7 @@ def draw(seed: int) -> dict[str, float]:
     unlabelled = torch.from_numpy(np.setdiff1d(pool, labelled))
     task = Task(images, torch.from_numpy(labelled), number, unlabelled, tuple(map(str, known)), seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        outcome = choose(task, Workshop(Path(folder), Path(folder)), only=("propagation", "pixels"))
+        outcome = choose(task, Workshop(Path(folder), Path(folder)), only=Candidate("propagation", "pixels"))
     trial = outcome.trials[outcome.chosen]
     limit = threshold(trial.logits, trial.truth, outcome.temperature)["threshold"]
     confidence, guess = (t.numpy() for t in outcome.probabilities(torch.from_numpy(test)).max(1))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from handful.data.images import PHOTO_SIDE, Images, from_array
 from handful.inference.classify import probabilities
 from handful.inference.model_file import Saved
 from handful.models.heads import Centre
-from handful.recipes.table import RECIPES, check_space, find, usual_space
+from handful.recipes.candidate import Candidate
+from handful.recipes.table import RECIPES, asked, find
 from handful.recipes.task import Task, Workshop
 from handful.recipes.transfer import Space
 from handful.types import UsageError
@@ -141,29 +143,15 @@ class HandfulClassifier(ClassifierMixin, BaseEstimator):
 
     def _choose(self, task: Task, workshop: Workshop, X: NDArray[Any]) -> Outcome:
         """The automatic choice, or the one recipe that was asked for."""
-        vectors, only, among, method = X.ndim == 2, None, [], None
-        check_space(self.recipe, self.features)
-        if self.recipe != "auto":
-            recipe = find(self.recipe)
-            if vectors and recipe.trains:
-                raise UsageError(f"recipe '{self.recipe}' trains a network on pictures, and X holds features")
-            only = (self.recipe, VECTORS if vectors else self.features or usual_space(self.recipe, task))
-            method = recipe.make(**self.method) if self.method else None
-        elif self.method or self.training:
-            raise UsageError("method and training options need a recipe of their own", fix="recipe='NAME'")
+        vectors, among = X.ndim == 2, list[Candidate]()
+        only = asked(self.recipe, self.features, self.method, self.training)
         if vectors:
-            among = [(name, VECTORS) for name, row in RECIPES.items() if row.cheap]
+            if only and find(only.recipe).trains:
+                raise UsageError(f"recipe '{self.recipe}' trains a network on pictures, and X holds features")
+            only = replace(only, on=VECTORS) if only else None
+            among = [Candidate(name, VECTORS) for name, row in RECIPES.items() if row.cheap]
             workshop.spaces[_key(task)] = _space(_vectors(X))
-        return choose(
-            task,
-            workshop,
-            seconds=self.seconds,
-            only=only,
-            among=among,
-            method=method,
-            training=self.training,
-            prior=prior_table(),
-        )
+        return choose(task, workshop, seconds=self.seconds, only=only, among=among, prior=prior_table())
 
     def _keep(self, outcome: Outcome, task: Task) -> None:
         """What predicting needs, and what a person may ask."""

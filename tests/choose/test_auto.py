@@ -17,11 +17,12 @@ from torch import Tensor
 
 import handful.choose.auto as auto
 import handful.recipes.transfer as transfer
-from handful.choose.auto import Outcome, choose, recipe_options
+from handful.choose.auto import Outcome, Trial, choose
 from handful.choose.rule import PriorTable
 from handful.data.images import from_array
 from handful.methods.pseudo_label import PseudoLabel
-from handful.recipes.table import RECIPES, candidates, find, usual_space
+from handful.recipes.candidate import Candidate
+from handful.recipes.table import RECIPES, asked, candidates, find, fit_candidate, usual_space
 from handful.recipes.task import Fitted, Task, Validation, Workshop
 from handful.types import UsageError
 
@@ -51,11 +52,11 @@ def bench(tmp_path: Path) -> Callable[..., Workshop]:
 
 
 @pytest.fixture
-def cheap(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+def cheap(monkeypatch: pytest.MonkeyPatch) -> list[Candidate]:
     """The candidates that need no training, on pixels."""
-    pairs = [(name, "pixels") for name, row in RECIPES.items() if row.cheap]
-    monkeypatch.setattr(auto, "candidates", lambda task: list(pairs))
-    return pairs
+    found = [Candidate(name, "pixels") for name, row in RECIPES.items() if row.cheap]
+    monkeypatch.setattr(auto, "candidates", lambda task: list(found))
+    return found
 
 
 def sha(outcome: Outcome) -> str:
@@ -98,7 +99,7 @@ def test_every_candidate_is_measured_on_every_labelled_picture(
 ) -> None:
     task, _, _ = digits(per_class=6)
     outcome = choose(task, bench(), prior=NOBODY)
-    assert set(outcome.trials) == {f"{name}@pixels" for name, _ in cheap}
+    assert set(outcome.trials) == {c.key for c in cheap}
     assert outcome.n_folds == 4
     for trial in outcome.trials.values():
         assert trial.right is not None and trial.right.shape == (5, 18)
@@ -107,7 +108,9 @@ def test_every_candidate_is_measured_on_every_labelled_picture(
         assert np.array_equal(trial.right[0], (trial.logits.argmax(1) == task.y).numpy())
 
 
-def test_a_held_out_label_cannot_be_seen(cheap: Any, bench: Callable[..., Workshop]) -> None:
+def test_a_held_out_label_cannot_be_seen(
+    bench: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Recipes never get a task that holds a label of the fold that they are measured on."""
     task, _, _ = digits()
     seen: list[tuple[Task, Tensor]] = []
@@ -117,11 +120,12 @@ def test_a_held_out_label_cannot_be_seen(cheap: Any, bench: Callable[..., Worksh
             seen.append((given, rows))
             return torch.zeros(len(rows), given.n_classes)
 
-        return replace(find("logistic").run(given, workshop, on="pixels"), logits=logits)
+        return replace(logistic.run(given, workshop, on="pixels"), logits=logits)
 
-    row = replace(find("logistic"), run=spy)
-    trial = auto.Trial("logistic", "pixels", row)
-    auto._measure(trial, "spy@pixels", task, bench(), None, 4, 2, {})
+    logistic = find("logistic")
+    monkeypatch.setitem(RECIPES, "logistic", replace(logistic, run=spy))
+    trial = Trial.of(Candidate("logistic", "pixels"))
+    auto._measure(trial, "spy@pixels", task, bench(), None, 4, 2, 0.0)
     assert len(seen) == 8
     for given, rows in seen:
         assert not set(rows.tolist()) & set(given.labelled.tolist())
@@ -139,13 +143,13 @@ def test_the_time_that_is_left_limits_the_repeats_but_not_the_first(
 ) -> None:
     """A resumed run obeys what was planned, whatever time it has."""
     task, _, _ = digits()
-    trial = auto.Trial("logistic", "pixels", find("logistic"))
+    trial = Trial.of(Candidate("logistic", "pixels"))
     first = bench()
-    auto._measure(trial, "it", task, first, None, 4, 5, {}, lambda: left)
+    auto._measure(trial, "it", task, first, None, 4, 5, 0.0, lambda: left)
     assert trial.right is not None and trial.right.shape == (repeats, 12)
     assert first.plan == {"repeats of it": repeats}
-    again = auto.Trial("logistic", "pixels", find("logistic"))
-    auto._measure(again, "it", task, bench(plan={"repeats of it": 3}), None, 4, 5, {}, lambda: left)
+    again = Trial.of(Candidate("logistic", "pixels"))
+    auto._measure(again, "it", task, bench(plan={"repeats of it": 3}), None, 4, 5, 0.0, lambda: left)
     assert (
         again.right is not None and (again.right[:repeats] == trial.right[:3]).all() and len(again.right) == 3
     )
@@ -167,7 +171,7 @@ def test_below_four_labels_the_prior_alone_decides(
     per_class: int, cheap: Any, bench: Callable[..., Workshop]
 ) -> None:
     task, _, _ = digits(per_class=per_class)
-    bad = {f"{name}@pixels": 0.5 for name, _ in cheap} | {"propagation@pixels": 0.1, "knn@pixels": 0.6}
+    bad = {c.key: 0.5 for c in cheap} | {"propagation@pixels": 0.1, "knn@pixels": 0.6}
     prior = PriorTable({(name, "small", 2): bad for name in ("one", "two")})
     outcome = choose(task, bench(), prior=prior)
     assert outcome.chosen == "knn@pixels"
@@ -189,21 +193,21 @@ def test_without_unlabelled_pictures_their_users_are_left_out(
 ) -> None:
     """Even a prior that would ship one of them."""
     task, _, _ = digits(unlabelled=0)
-    rows = {f"{name}@pixels": 0.5 for name, _ in cheap} | {"propagation@pixels": 1.0}
+    rows = {c.key: 0.5 for c in cheap} | {"propagation@pixels": 1.0}
     outcome = choose(task, bench(), prior=PriorTable({(n, "small", 4): rows for n in ("one", "two")}))
     left_out = outcome.trials["propagation@pixels"]
     assert left_out.note == "not tried: there are no unlabelled pictures"
     assert left_out.right is None
     assert outcome.verdict is not None
     assert "propagation@pixels" not in outcome.verdict.beliefs
-    assert outcome.chosen in {f"{name}@pixels" for name, _ in cheap} - {"propagation@pixels"}
+    assert outcome.chosen in {c.key for c in cheap} - {"propagation@pixels"}
 
 
 @pytest.mark.parametrize("name", [name for name, row in RECIPES.items() if row.uses_unlabelled])
 def test_a_recipe_that_needs_unlabelled_pictures_says_so(name: str, bench: Callable[..., Workshop]) -> None:
     task, _, _ = digits(unlabelled=0)
     with pytest.raises(UsageError, match="unlabelled pictures, and there are none") as caught:
-        choose(task, bench(), only=(name, usual_space(name, task)), prior=NOBODY)
+        choose(task, bench(), only=Candidate(name, ""), prior=NOBODY)
     assert "unlabeled/" in caught.value.fix
 
 
@@ -237,8 +241,7 @@ def test_a_network_measured_on_the_validation_part_is_not_trained_twice(
         task,
         bench(),
         validation=Validation(rows, y),
-        only=("supervised", "pixels"),
-        training=few,
+        only=Candidate("supervised", "pixels", training=few),
         prior=NOBODY,
     )
     assert calls == ["supervised"]
@@ -250,7 +253,7 @@ def test_the_temperature_fits_the_held_out_logits(cheap: Any, bench: Callable[..
     """No temperature beside it gives a smaller sum of cross-entropy and prior (sd of log T: 0.5); the classifier's own
     logits are divided by it."""
     task, held, _ = digits(classes=10)
-    outcome = choose(task, bench(), prior=NOBODY, only=("nearest-mean", "pixels"))
+    outcome = choose(task, bench(), prior=NOBODY, only=Candidate("nearest-mean", "pixels"))
     trial, t = outcome.trials["nearest-mean@pixels"], outcome.temperature
     assert trial.logits is not None and trial.truth is not None
     assert (trial.logits.argmax(1) != trial.truth).any()
@@ -273,7 +276,7 @@ def test_a_dozen_right_answers_do_not_make_a_model_certain(
 ) -> None:
     """No error among the held-out pictures: the likeliest temperature is 0, which says "100 %" to everything."""
     task, held, _ = digits()
-    outcome = choose(task, bench(), prior=NOBODY, only=("nearest-mean", "pixels"))
+    outcome = choose(task, bench(), prior=NOBODY, only=Candidate("nearest-mean", "pixels"))
     right = outcome.trials["nearest-mean@pixels"].right
     assert right is not None and right[0].all()
     assert outcome.temperature > 0.4
@@ -294,8 +297,8 @@ def test_measurements_of_a_killed_run_are_taken_up(cheap: Any, bench: Callable[.
 def test_a_costly_candidate_without_hope_is_not_tried(
     bench: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pairs = [("logistic", "pixels"), ("supervised", "pixels")]
-    monkeypatch.setattr(auto, "candidates", lambda task: pairs)
+    few = [Candidate(name, "pixels") for name in ("logistic", "supervised")]
+    monkeypatch.setattr(auto, "candidates", lambda task: few)
     rows = {"logistic@pixels": 0.9, "supervised@pixels": 0.3}
     outcome = choose(digits()[0], bench(), prior=PriorTable({(n, "small", 4): rows for n in ("one", "two")}))
     assert outcome.trials["supervised@pixels"].note.startswith("not tried: by prior")
@@ -307,14 +310,13 @@ def test_the_time_is_shared_out_over_folds_and_the_last_training(
 ) -> None:
     """Two networks in four folds each and one training at the end: nine shares of 85 % of 90 seconds, less what
     the cheap candidates took (here next to nothing)."""
-    pairs = [("logistic", "pixels"), ("supervised", "pixels"), ("pseudo-label", "pixels")]
-    monkeypatch.setattr(auto, "candidates", lambda task: pairs)
+    few = [Candidate(name, "pixels") for name in ("logistic", "supervised", "pseudo-label")]
+    monkeypatch.setattr(auto, "candidates", lambda task: few)
     given: list[float] = []
 
-    def spy(trial: Any, key: str, *arguments: Any) -> None:
-        options = arguments[-2]
-        if "training" in options:
-            given.append(options["training"].seconds)
+    def spy(trial: Trial, key: str, *arguments: Any) -> None:
+        if trial.recipe.trains:
+            given.append(arguments[-2])
         trial.right = np.ones((1, 12))
 
     monkeypatch.setattr(auto, "_measure", spy)
@@ -323,30 +325,38 @@ def test_the_time_is_shared_out_over_folds_and_the_last_training(
     assert given[0] == given[1] == pytest.approx(8.5, abs=0.3)
 
 
-def test_a_recipes_own_settings_survive_other_options() -> None:
+def test_a_recipes_own_settings_survive_other_options(
+    bench: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     taught = find("pseudo-label").make(smoothing=0.1)
     assert taught == PseudoLabel(threshold=0.0, smoothing=0.1)
     assert find("pseudo-label-self").make(threshold=0.8) == PseudoLabel(threshold=0.8, ramp_steps=200)
     task, _, _ = digits()
-    training = recipe_options(task, "fine-tune", "lite0", {"batch": 32})["training"]
+    seen: list[dict[str, Any]] = []
+    for name in ("fine-tune", "logistic"):
+        monkeypatch.setitem(RECIPES, name, replace(find(name), run=lambda *_, **given: seen.append(given)))
+    fit_candidate(Candidate("fine-tune", "lite0", training={"batch": 32}), task, bench(), seconds=7)
+    fit_candidate(Candidate("logistic", "pixels"), task, bench(), seconds=7)
+    training = seen[0]["training"]
     assert (training.batch, training.backbone, training.freeze_norms) == (32, "lite0", True)
-    assert recipe_options(task, "logistic", "pixels", {}) == {}
+    assert training.seconds == 7 and seen[0]["stage"] == "fine-tune"
+    assert (seen[1]["training"], seen[1]["method"]) == (None, None)
 
 
 def test_unknown_fields_name_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'threshold'"):
         find("pseudo-label").make(thresold=1)
     with pytest.raises(UsageError, match="did you mean 'steps'"):
-        recipe_options(digits()[0], "supervised", "pixels", {"step": 1})
+        asked("supervised", "pixels", {}, {"step": 1})
     with pytest.raises(UsageError, match="did you mean 'propagation'"):
         find("propagaton")
 
 
 def test_candidates_name_recipes_that_exist() -> None:
     task, _, _ = digits()
-    for name, on in candidates(task):
-        assert name in RECIPES
-        assert on in ("pixels", "lite0")
-        assert not (name.startswith("fine-tune") and on == "pixels")
+    for candidate in candidates(task):
+        assert candidate.recipe in RECIPES
+        assert candidate.on in ("pixels", "lite0")
+        assert not (candidate.recipe.startswith("fine-tune") and candidate.on == "pixels")
     assert usual_space("fine-tune", task) == "lite0"
     assert usual_space("logistic", task) == "pixels"

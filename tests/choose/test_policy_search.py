@@ -6,6 +6,7 @@ import json
 import tomllib
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,13 +113,13 @@ def test_a_killed_search_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: 
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "search.jsonl").write_text("".join(lines[:3]) + '{"view": "plain+rot')
     trained: list[str] = []
-    train = module.recipe_options
+    train = module.fit_candidate
 
-    def counted(task: Task, *rest: object) -> object:
-        trained.append(str(rest))
-        return train(task, *rest)  # type: ignore[arg-type]
+    def counted(*arguments: Any, **more: Any) -> object:
+        trained.append(str(arguments))
+        return train(*arguments, **more)
 
-    monkeypatch.setattr(module, "recipe_options", counted)
+    monkeypatch.setattr(module, "fit_candidate", counted)
     again = search(small_task(), Workshop(tmp_path / "c", tmp_path), options, tmp_path / "half")
     measured = [json.loads(line) for line in lines if "right" in line]
     assert len(trained) == 4 * (len(measured) - 2), "what was measured before was measured again"

@@ -22,9 +22,9 @@ from handful.cli.console import seconds
 from handful.cli.fit import _given
 from handful.methods.pseudo_label import PseudoLabel
 from handful.recipes.table import RECIPES
+from handful.recipes.table import asked as candidate
 from handful.recipes.train import Training
 from handful.types import Interrupted, UsageError
-from handful.verbs import fit as fitting
 
 PARTS = [*((str(k), 3) for k in range(3)), ("unlabeled", 12), *((f"test/{k}", 4) for k in range(3))]
 
@@ -302,8 +302,12 @@ def test_given_options_reach_the_run_and_the_recipes_own_ones_stay(
     assert [dict(options.training) for options in asked] == [{}, {}, {"batch": 32}]
     assert cli.run([*line, "--init", "patch", "--training.init-steps", "7"]) == 0
     assert asked.pop().training == {"init": "patch", "init_steps": 7}
-    assert fitting._method(asked[1]) == PseudoLabel(threshold=0.0, smoothing=0.1)
-    assert fitting._method(asked[2]) == PseudoLabel(threshold=0.8)
+    made = [candidate("pseudo-label", "", options.method, {}) for options in asked]
+    assert [c.method for c in made if c] == [
+        None,
+        PseudoLabel(threshold=0.0, smoothing=0.1),
+        PseudoLabel(threshold=0.8),
+    ]
 
 
 def test_completion_knows_every_command_and_its_options() -> None:

@@ -18,6 +18,7 @@ from handful.methods.supervised import Supervised
 from handful.models.backbones import create
 from handful.models.norms import find_statistics
 from handful.randomness import key
+from handful.recipes.candidate import Candidate
 from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training, train_network
@@ -116,14 +117,14 @@ def test_the_twin_has_neither_unlabelled_pictures_nor_their_start(
     name: str, twin: str, workshop: Workshop, stages: list[str]
 ) -> None:
     training = {"steps": 4, "init_steps": 2, "batch": 4, "ratio": 2, "init": "jigsaw", "backbone": "lenet"}
-    outcome = choose(task(), workshop, only=(name, "pixels"), training=training, prior=PriorTable())
+    outcome = choose(task(), workshop, only=Candidate(name, "pixels", training=training), prior=PriorTable())
     asked, other = outcome.trials[outcome.chosen], outcome.trials[outcome.twin]
     assert (asked.name, asked.init, asked.uses_unlabelled) == (name, "jigsaw", True)
     assert (other.name, other.init, other.uses_unlabelled) == (twin, "", False)
     assert stages.count("init-jigsaw") == 1
     alone = Workshop(workshop.cache, workshop.folder.with_name("alone"))
     without = {k: v for k, v in training.items() if not k.startswith("init")}
-    lone = choose(task(), alone, only=(twin, "pixels"), training=without, prior=PriorTable())
+    lone = choose(task(), alone, only=Candidate(twin, "pixels", training=without), prior=PriorTable())
     assert stages.count("init-jigsaw") == 1
     if name != twin:  # else its stages have names, and with them weights, of their own
         assert np.array_equal(lone.trials[f"{twin}@pixels"].right, other.right)

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 import handful.recipes.train as train
-from handful.choose.auto import Outcome, Trial, choose, recipe_options, twin_of
+from handful.choose.auto import Outcome, Trial, choose, twin_of
 from handful.choose.rule import PriorTable
 from handful.data.images import from_array
 from handful.engine.state import State
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.models.backbones import create
 from handful.randomness import key
+from handful.recipes.candidate import Candidate
 from handful.recipes.matching import KINDS, matching
 from handful.recipes.self_training import meta_pseudo_labels
-from handful.recipes.table import find
+from handful.recipes.table import find, fit_candidate
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training
 from handful.stats.intervals import paired_difference
@@ -128,8 +129,8 @@ def test_the_steps_are_shared_and_every_fold_is_a_stage_of_its_own(
 @pytest.mark.parametrize("name", KINDS)
 def test_every_recipe_learns_the_bands(name: str, workshop: Workshop) -> None:
     here = task()
-    options = recipe_options(here, name, "pixels", {"steps": 60, "batch": 8, "ratio": 2})
-    fitted = find(name).run(here, workshop, on="pixels", stage=name, **options)
+    candidate = Candidate(name, "pixels", training={"steps": 60, "batch": 8, "ratio": 2})
+    fitted = fit_candidate(candidate, here, workshop)
     right = fitted.logits(here.unlabelled).argmax(1) == here.unlabelled % 3
     assert right.float().mean() > 0.9
 
@@ -145,17 +146,18 @@ def test_a_recipe_that_is_asked_for_brings_its_labelled_only_twin(workshop: Work
     workshop.tell = told.append
     here = task()
     training = {"steps": 20, "batch": 8, "ratio": 2}
-    outcome = choose(here, workshop, only=("fixmatch", "pixels"), training=training, prior=PriorTable())
+    outcome = choose(
+        here, workshop, only=Candidate("fixmatch", "pixels", training=training), prior=PriorTable()
+    )
     assert outcome.chosen == "fixmatch@pixels"
     assert outcome.twin == "supervised@pixels"
     asked, twin = outcome.trials[outcome.chosen].right, outcome.trials[outcome.twin].right
     assert asked is not None and twin is not None
     gain = paired_difference(asked, twin)
     assert any(f"{100 * gain.value:+.1f} points from supervised@pixels" in line for line in told)
-    alone = choose(
-        here, Workshop(workshop.cache, workshop.folder.with_name("alone")), only=("supervised", "pixels"),
-        training=training, prior=PriorTable(),
-    )  # fmt: skip
+    lone = Candidate("supervised", "pixels", training=training)
+    elsewhere = Workshop(workshop.cache, workshop.folder.with_name("alone"))
+    alone = choose(here, elsewhere, only=lone, prior=PriorTable())
     assert alone.twin == ""
     assert list(alone.trials) == ["supervised@pixels"]
     assert np.array_equal(alone.trials["supervised@pixels"].right, twin), (
@@ -181,8 +183,8 @@ def test_whether_the_unlabelled_pictures_helped(asked: list[int], twin: list[int
 
 
 def test_twins_look_at_the_same_features_and_networks_at_pixels() -> None:
-    def twin(name: str, on: str, **more: str) -> dict[str, tuple[str, str]]:
-        found = twin_of(Trial(name, on, find(name), **more), task())  # type: ignore[arg-type]
+    def twin(name: str, on: str, **training: str) -> dict[str, tuple[str, str]]:
+        found = twin_of(Candidate(name, on, training=training), task())
         return {key: (trial.name, trial.init) for key, trial in found.items()}
 
     assert twin("propagation", "lite0") == {"logistic@lite0": ("logistic", "")}

@@ -18,6 +18,7 @@ from handful.choose.auto import choose
 from handful.choose.rule import PriorTable
 from handful.engine.state import State
 from handful.inference.logits import predict
+from handful.recipes.candidate import Candidate
 from handful.recipes.noisy_student import NoisyStudent, noisy_student, select
 from handful.recipes.table import RECIPES
 from handful.recipes.task import Workshop
@@ -141,7 +142,10 @@ def test_the_chain_is_kept_for_the_report_also_over_a_restart(
     training = {"steps": 9, "batch": 6, "ratio": 1, "backbone": "lenet"}
     first, again = (
         choose(
-            small_task(), workshop, only=("noisy-student", "pixels"), training=training, prior=PriorTable()
+            small_task(),
+            workshop,
+            only=Candidate("noisy-student", "pixels", training=training),
+            prior=PriorTable(),
         )
         for _ in range(2)
     )

@@ -12,6 +12,7 @@ import torch
 
 from handful.choose.auto import choose
 from handful.data.images import from_array
+from handful.recipes.candidate import Candidate
 from handful.recipes.task import Task, Workshop
 from handful.report import figures
 from handful.report.build import MOST_ISSUES, _counts, _issues
@@ -138,14 +139,14 @@ def test_what_the_others_would_have_been_on_the_test_part(tmp_path: Path) -> Non
     rest = torch.tensor(sorted(set(range(200)) - set(labelled.tolist())))
     task = Task(images, labelled, truth[labelled], rest, tuple(map(str, range(10))))
     workshop = Workshop(tmp_path / "cache", tmp_path / "run")
-    among = [("logistic", "pixels"), ("knn", "pixels"), ("propagation", "pixels")]
+    among = [Candidate(name, "pixels") for name in ("logistic", "knn", "propagation")]
     outcome = choose(task, workshop, among=among)
-    assert set(outcome.trials) == {f"{name}@{on}" for name, on in among}
+    assert set(outcome.trials) == {candidate.key for candidate in among}
     test = torch.arange(200, 400)
     found = accuracy_afterwards(task, workshop, outcome, test, truth[test])
     assert set(found) == set(outcome.trials) - {outcome.chosen}
     for key, value in found.items():
-        alone = choose(task, workshop, only=tuple(key.split("@")))  # type: ignore[arg-type]
+        alone = choose(task, workshop, only=Candidate(*key.split("@")))
         assert value == pytest.approx(
             float((alone.fitted.logits(test).argmax(1) == truth[test]).double().mean())
         )

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from handful.choose.auto import choose
 from handful.data.images import from_array
 from handful.data.split import folds
+from handful.recipes.candidate import Candidate
 from handful.recipes.task import Task, Workshop
 from handful.recipes.transfer import teacher_targets
 from handful.report.build import _audit
@@ -41,7 +42,7 @@ def test_taught_labels_are_those_of_the_teacher_and_checked_ones_never_saw_their
     workshop: Workshop,
 ) -> None:
     task, truth = digits()
-    outcome = choose(task, workshop, only=("propagation", "pixels"))
+    outcome = choose(task, workshop, only=Candidate("propagation", "pixels"))
     found = pseudo_labels(task, workshop, outcome)
     assert found is not None and found.note == BY_TEACHER and found.threshold == 0
     assert torch.equal(found.p, teacher_targets(task, workshop, on="pixels"))
@@ -68,7 +69,7 @@ def test_taught_labels_are_those_of_the_teacher_and_checked_ones_never_saw_their
 
 def test_recipes_without_unlabelled_pictures_have_none(workshop: Workshop) -> None:
     task, _ = digits()
-    assert pseudo_labels(task, workshop, choose(task, workshop, only=("logistic", "pixels"))) is None
+    assert pseudo_labels(task, workshop, choose(task, workshop, only=Candidate("logistic", "pixels"))) is None
 
 
 def test_a_networks_own_labels(workshop: Workshop) -> None:
@@ -76,8 +77,9 @@ def test_a_networks_own_labels(workshop: Workshop) -> None:
     outcome = choose(
         task,
         workshop,
-        only=("pseudo-label-self", "pixels"),
-        training={"backbone": "linear", "steps": 1, "batch": 4},
+        only=Candidate(
+            "pseudo-label-self", "pixels", training={"backbone": "linear", "steps": 1, "batch": 4}
+        ),
     )
     found = pseudo_labels(task, workshop, outcome)
     assert found is not None and found.note == BY_ITSELF and found.threshold == 0.9

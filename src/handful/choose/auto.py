@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,10 @@ from handful.choose.rule import EVIDENCE_FROM, PriorTable, Verdict, decide, prio
 from handful.data.split import folds as deal
 from handful.engine.checkpoint import read, write
 from handful.losses.classify import fit_temperature
-from handful.recipes.table import Recipe, candidates, changed, find, label, usual_space
+from handful.recipes.candidate import Candidate
+from handful.recipes.table import Recipe, candidates, find, fit_candidate, usual_space
 from handful.recipes.task import RESERVE, Fitted, Task, Validation, Workshop
-from handful.recipes.train import NO_UNLABELLED, Training, small_training
-from handful.recipes.transfer import tuning
+from handful.recipes.train import NO_UNLABELLED
 from handful.stats.intervals import paired_difference
 from handful.types import UsageError
 
@@ -40,8 +40,8 @@ class Trial:
         logits, truth: held-out logits [n, K] of the first repeat with the true classes, for the temperature.
         seconds: spent on it.
         rounds: held-out logits [n, K] of the networks in a chain, by name, the last one's too (``Fitted.before``).
-        init: the self-supervised start of its networks, "" for none.
         stage: names its stages in the log and the plan.
+        method, training: as in ``Candidate``.
     """
 
     name: str
@@ -53,11 +53,30 @@ class Trial:
     seconds: float = 0.0
     note: str = ""
     rounds: dict[str, Tensor] = field(default_factory=dict)
-    init: str = ""
     stage: str = ""
+    method: Any = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(candidate: Candidate, stage: str = "") -> Trial:
+        """Of a candidate, nothing done yet."""
+        return Trial(
+            candidate.recipe, candidate.on, find(candidate.recipe), stage=stage, method=candidate.method,
+            training=candidate.training,
+        )  # fmt: skip
 
     def __post_init__(self) -> None:
         self.stage = self.stage or self.name
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was tried."""
+        return Candidate(self.name, self.on, self.method, self.training)
+
+    @property
+    def init(self) -> str:
+        """The self-supervised start of its networks, "" for none."""
+        return self.candidate.init
 
     @property
     def uses_unlabelled(self) -> bool:
@@ -105,10 +124,8 @@ def choose(
     *,
     seconds: float = 300.0,
     validation: Validation | None = None,
-    only: tuple[str, str] | None = None,
-    among: Sequence[tuple[str, str]] = (),
-    method: Any = None,
-    training: Mapping[str, Any] | None = None,
+    only: Candidate | None = None,
+    among: Sequence[Candidate] = (),
     prior: PriorTable | None = None,
     started: float | None = None,
 ) -> Outcome:
@@ -117,11 +134,9 @@ def choose(
     Args:
         seconds: for everything, from ``started`` on; networks share what the cheap candidates leave of it.
         validation: pictures to choose by; without, repeated stratified cross-validation on the labelled ones.
-        only: (recipe, space): no choice, just this one, measured in the same way; where it learns from unlabelled
-            pictures (or starts from them, by ``training["init"]``), so is its labelled-only twin, with the same time or
-            steps.
+        only: no choice, just this one, measured in the same way; where it learns from unlabelled pictures (or starts
+            from them, by ``training["init"]``), so is its labelled-only twin, with the same time or steps.
         among: the candidates; by default those that ``recipes.table`` names for such pictures.
-        method, training: overrides for ``only``.
         prior: what is known from other data sets; by default the table that ships with handful.
         started: when the run began (``time.perf_counter``); by default now.
 
@@ -134,14 +149,14 @@ def choose(
     n_folds = 1 if validation else min(MOST_FOLDS, rarest)
     can_measure = validation is not None or rarest >= 2
     counts = validation is not None or rarest >= EVIDENCE_FROM
-    pairs = [only] if only else list(among) or candidates(task)
-    trials = {label(*pair): Trial(*pair, find(pair[0])) for pair in pairs}
-    asked = label(*pairs[0])
+    if only and not only.on:
+        only = replace(only, on=usual_space(only.recipe, task))
+    tried = [only] if only else list(among) or candidates(task)
+    trials = {candidate.key: Trial.of(candidate) for candidate in tried}
     if only:
-        trials[asked].init = started_by(training or {})
-        trials |= twin_of(trials[asked], task)
+        trials |= twin_of(only, task)
     usable = {k: t for k, t in trials.items() if len(task.unlabelled) or not t.recipe.uses_unlabelled}
-    if only and label(*only) not in usable:
+    if only and only.key not in usable:
         raise UsageError(
             NO_UNLABELLED, fix="put pictures without labels into unlabeled/, or choose another --recipe"
         )
@@ -164,14 +179,6 @@ def choose(
             workshop.planned(
                 "seconds of the last training run", lambda: parallel.first_says(max(share(), left()))
             )
-        )
-
-    def options(trial: Trial, given: Callable[[], float] = share) -> dict[str, Any]:
-        trains = {"seconds": given() if trial.recipe.trains else 0.0, **(training or {})}
-        if not trial.init:
-            trains.pop("init", None)
-        return recipe_options(
-            task, trial.name, trial.on, trains, method if trial.name == pairs[0][0] else None
         )
 
     def verdict() -> Verdict:
@@ -199,19 +206,21 @@ def choose(
                 trial.note = "not tried: by prior and evidence it had little chance"
                 continue
         repeats = 1 if trial.recipe.trains or validation else CHEAP_REPEATS
-        _measure(trial, key, task, workshop, validation, n_folds, repeats, options(trial), left)
+        seconds_each = share() if trial.recipe.trains else 0.0
+        _measure(trial, key, task, workshop, validation, n_folds, repeats, seconds_each, left)
         workshop.tell(_line(trial, key))
 
     final = None if only else verdict()
-    chosen = final.chosen if final else asked
+    chosen = final.chosen if final else tried[0].key
     trial = trials[chosen]
     begin = time.perf_counter()
     workshop.tell(f"training {chosen} on all {len(task.labelled)} labelled pictures")
-    fitted = trial.recipe.run(task, workshop, on=trial.on, **options(trial, last), stage=trial.stage)
+    given = last() if trial.recipe.trains else 0.0
+    fitted = fit_candidate(trial.candidate, task, workshop, stage=trial.stage, seconds=given)
     trial.seconds += time.perf_counter() - begin
     outcome = Outcome(fitted, chosen, trials, final, n_folds)
     if only and len(trials) > 1 and trial.right is not None:
-        outcome.twin = next(key for key in trials if key != asked)
+        outcome.twin = next(key for key in trials if key != chosen)
         workshop.tell(outcome.help_of_unlabelled())
     if trial.logits is not None and trial.truth is not None:
         outcome.temperature = fit_temperature(trial.logits, trial.truth)
@@ -219,33 +228,18 @@ def choose(
     return outcome
 
 
-def started_by(training: Mapping[str, Any]) -> str:
-    """The self-supervised start that training options ask for, "" for none."""
-    init = str(training.get("init", "random"))
-    return "" if init == "random" else init
-
-
-def twin_of(trial: Trial, task: Task) -> dict[str, Trial]:
+def twin_of(candidate: Candidate, task: Task) -> dict[str, Trial]:
     """What does the same with the labelled pictures alone, by its key, where there is such a thing."""
-    name = trial.recipe.labelled_only
+    training = {k: v for k, v in candidate.training.items() if k != "init"}
+    name = find(candidate.recipe).labelled_only
     if name:
-        on = usual_space(name, task) if name == "supervised" else trial.on
-        return {label(name, on): Trial(name, on, find(name))}
-    if trial.init:
-        alone = f"{trial.name}-alone"
-        return {label(alone, trial.on): Trial(trial.name, trial.on, trial.recipe, stage=alone)}
+        on = usual_space(name, task) if name == "supervised" else candidate.on
+        twin = Candidate(name, on, training=training)
+        return {twin.key: Trial.of(twin)}
+    if candidate.init:
+        alone = f"{candidate.recipe}-alone"
+        return {f"{alone}@{candidate.on}": Trial.of(replace(candidate, training=training), stage=alone)}
     return {}
-
-
-def recipe_options(
-    task: Task, name: str, on: str, training: Mapping[str, Any], method: Any = None
-) -> dict[str, Any]:
-    """Keyword arguments of a recipe's function: its default training with some fields changed."""
-    chosen: dict[str, Any] = {} if method is None else {"method": method}
-    if find(name).trains:
-        base: Training = tuning(on) if name.startswith("fine-tune") else small_training(task)
-        chosen["training"] = changed(base, training, "training")
-    return chosen
 
 
 def _measure(
@@ -256,7 +250,7 @@ def _measure(
     validation: Validation | None,
     n_folds: int,
     repeats: int,
-    options: Mapping[str, Any],
+    seconds: float,
     left: Callable[[], float] = lambda: math.inf,
 ) -> None:
     """Fill in ``trial.right`` and the held-out logits; a result that a killed run left is taken up.
@@ -277,7 +271,7 @@ def _measure(
         trial.logits, trial.truth, trial.rounds = saved["logits"], saved["truth"], saved["rounds"]
         return
     if validation is not None:
-        fitted = trial.recipe.run(task, workshop, on=trial.on, **options, stage=trial.stage)
+        fitted = fit_candidate(trial.candidate, task, workshop, stage=trial.stage, seconds=seconds)
         trial.logits, trial.truth = fitted.logits(validation.rows), validation.y
         trial.rounds = {name: logits(validation.rows) for name, logits in fitted.before}
         if fitted.before:
@@ -293,7 +287,9 @@ def _measure(
                 fold_begin = time.perf_counter()
                 held = torch.from_numpy(fold_of == fold)
                 stage = f"{trial.stage}/{repeat}.{fold}"
-                fitted = trial.recipe.run(task.without(held), workshop, on=trial.on, **options, stage=stage)
+                fitted = fit_candidate(
+                    trial.candidate, task.without(held), workshop, stage=stage, seconds=seconds
+                )
                 held_out_logits[held] = fitted.logits(task.labelled[held])
                 for name, logits in fitted.before if repeat == 0 else ():
                     known = trial.rounds.setdefault(name, torch.zeros(len(task.y), task.n_classes))

@@ -21,11 +21,11 @@ import torch
 
 from handful.augment.named import make
 from handful.augment.search import Tried, affordable, candidates, race
-from handful.choose.auto import recipe_options
 from handful.data.split import folds
 from handful.files import write_atomic
 from handful.randomness import key
-from handful.recipes.table import find, usual_space
+from handful.recipes.candidate import Candidate
+from handful.recipes.table import find, fit_candidate, usual_space
 from handful.recipes.task import Task, Workshop
 from handful.stats.intervals import Estimate, paired_difference
 from handful.types import HandfulError, UsageError
@@ -127,12 +127,12 @@ def search(task: Task, workshop: Workshop, options: SearchOptions, folder: Path)
         if done is not None:
             return done
         begin = time.perf_counter()
+        candidate = Candidate(options.recipe, on, row.make(view=view), {"steps": options.steps})
         right = np.zeros(len(task.y))
         fold_of = folds(task.y.numpy(), n_folds, 1, key(task.seed, "search", number))[0]
         for fold in range(n_folds):
             held = torch.from_numpy(fold_of == fold)
-            chosen = recipe_options(task, options.recipe, on, {"steps": options.steps}, row.make(view=view))
-            fitted = row.run(task.without(held), work, on=on, stage=f"search/{number}.{fold}", **chosen)
+            fitted = fit_candidate(candidate, task.without(held), work, stage=f"search/{number}.{fold}")
             right[held.numpy()] = (fitted.logits(task.labelled[held]).argmax(1) == task.y[held]).numpy()
         shutil.rmtree(stages, ignore_errors=True)
         book.keep(view, number, right, time.perf_counter() - begin, work.plan)

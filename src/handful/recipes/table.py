@@ -25,6 +25,7 @@ from handful.methods.self_supervised import SelfSupervised
 from handful.methods.simclr import SimCLR
 from handful.methods.supervised import Supervised
 from handful.models.backbones import find as find_backbone
+from handful.recipes.candidate import Candidate
 from handful.recipes.distill import taught_by_own
 from handful.recipes.feature_matching import ON_FEATURES, on_features
 from handful.recipes.matching import KINDS, matching
@@ -32,7 +33,7 @@ from handful.recipes.noisy_student import NoisyStudent, noisy_student
 from handful.recipes.self_training import META, meta_pseudo_labels, reduced_meta_pseudo_labels, substage
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Training, shortened, small_training, train_network
-from handful.recipes.transfer import fine_tune, probe, propagate, teacher_for, teacher_targets
+from handful.recipes.transfer import fine_tune, probe, propagate, teacher_for, teacher_targets, tuning
 from handful.types import UsageError
 
 T = TypeVar("T")
@@ -382,13 +383,54 @@ def check_space(recipe: str, on: str) -> None:
         )
 
 
-def candidates(task: Task) -> list[tuple[str, str]]:
-    """(recipe, space) pairs for the automatic choice, cheapest first."""
-    cheap = [(name, on) for on in spaces_for(task) for name, r in RECIPES.items() if r.cheap]
+def candidates(task: Task) -> list[Candidate]:
+    """What the automatic choice tries, cheapest first."""
+    cheap = [Candidate(name, on) for on in spaces_for(task) for name, r in RECIPES.items() if r.cheap]
     costly = ["fine-tune", "fine-tune-pseudo"] if task.photographs else ["supervised", "fixmatch"]
-    return cheap + [(name, usual_space(name, task)) for name in costly]
+    return cheap + [Candidate(name, usual_space(name, task)) for name in costly]
 
 
-def label(name: str, on: str) -> str:
-    """A candidate's key in tables: "logistic@lite0"; networks from scratch look at pixels only."""
-    return f"{name}@{on}"
+def asked(
+    recipe: str, on: str, method: Mapping[str, Any] | None, training: Mapping[str, Any] | None
+) -> Candidate | None:
+    """What a user asks for by name, with the fields that he changes; None for "auto".
+
+    Raises:
+        UsageError: there is no such recipe, space or field, or these are settings that nobody would read.
+    """
+    check_space(recipe, on)
+    if recipe == "auto":
+        if method or training:
+            raise UsageError(
+                "method and training options need a recipe of their own", fix="give --recipe NAME too"
+            )
+        return None
+    row = find(recipe)
+    made = row.make(**method) if method else None
+    changed(Training(), training or {}, "training")
+    if training and not row.trains:
+        raise UsageError(
+            f"recipe '{recipe}' trains no network: training options mean nothing to it",
+            fix="leave them out, or choose another --recipe",
+        )
+    return Candidate(recipe, on, made, training or {})
+
+
+def fit_candidate(
+    candidate: Candidate, task: Task, workshop: Workshop, *, stage: str = "", seconds: float | None = None
+) -> Fitted:
+    """Train a candidate.
+
+    Args:
+        stage: names its stages in the log and the plan; by default after the recipe.
+        seconds: of training, where the candidate's own settings say nothing of time or steps.
+    """
+    row, training = find(candidate.recipe), None
+    if row.trains:
+        base = tuning(candidate.on) if candidate.recipe.startswith("fine-tune") else small_training(task)
+        given = {} if seconds is None else {"seconds": seconds}
+        training = changed(base, {**given, **candidate.training}, "training")
+    return row.run(
+        task, workshop, on=candidate.on, method=candidate.method, training=training,
+        stage=stage or candidate.recipe,
+    )  # fmt: skip

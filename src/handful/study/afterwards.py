@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from handful.choose.auto import Outcome
+from handful.recipes.table import fit_candidate
 from handful.recipes.task import Task, Workshop
 
 
@@ -22,6 +23,6 @@ def accuracy_afterwards(
     found = {}
     for key, trial in outcome.trials.items():
         if key != outcome.chosen and trial.right is not None and not trial.recipe.trains:
-            fitted = trial.recipe.run(task, workshop, on=trial.on, stage=trial.name)
+            fitted = fit_candidate(trial.candidate, task, workshop)
             found[key] = float((fitted.logits(rows).argmax(1) == y).double().mean())
     return found

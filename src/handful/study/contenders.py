@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from handful.augment.named import with_policies
-from handful.choose.auto import started_by
 from handful.randomness import key
-from handful.recipes.table import RECIPES, changed, check_space, find, spaces_for, usual_space
-from handful.recipes.train import Training
+from handful.recipes.candidate import Candidate, started_by
+from handful.recipes.table import RECIPES, asked, find, spaces_for, usual_space
 from handful.study.draws import Source
 from handful.types import UsageError
 
@@ -55,22 +54,22 @@ class Contender:
         timed = self.recipe == "auto" or (find(self.recipe).trains and not self.training.get("steps"))
         return f"{key(self.name, self.seconds if timed else 0, self.without_priors):016x}"
 
+    @property
+    def candidate(self) -> Candidate | None:
+        """What is trained; None for "auto", which chooses.
+
+        Raises:
+            UsageError: an unknown recipe or field, or settings that nobody would read.
+        """
+        return asked(self.recipe, self.on, self.method, self.training)
+
     def checked(self) -> Contender:
         """Itself.
 
         Raises:
             UsageError: an unknown recipe or field, or settings that nobody would read.
         """
-        if self.recipe == "auto":
-            if self.method or self.training:
-                raise UsageError("'auto' takes no settings of a recipe", fix="name a recipe instead")
-            return self
-        recipe = find(self.recipe)
-        recipe.make(**self.method)
-        changed(Training(), self.training, "training")
-        check_space(self.recipe, self.on)
-        if self.training and not recipe.trains:
-            raise UsageError(f"recipe '{self.recipe}' trains no network", fix="leave training.… out")
+        _ = self.candidate
         return self
 
 

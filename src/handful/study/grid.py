@@ -25,12 +25,12 @@ import numpy as np
 import torch
 
 from handful import __version__, machine
-from handful.choose.auto import choose, recipe_options
+from handful.choose.auto import choose
 from handful.choose.rule import prior_table
 from handful.engine.interrupt import requested
 from handful.files import write_atomic
 from handful.randomness import key
-from handful.recipes.table import find
+from handful.recipes.table import find, fit_candidate
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import STEPS
 from handful.stats.intervals import balanced_accuracy, expected_calibration_error, macro_f1
@@ -318,15 +318,12 @@ class _Bench:
 
 def _fit(contender: Contender, task: Task, workshop: Workshop, name: str) -> tuple[Fitted, str]:
     """Train one contender; what ``auto`` chose is told too."""
-    if contender.recipe == "auto":
+    candidate = contender.candidate
+    if candidate is None:
         prior = prior_table().without((name, *contender.without_priors))
         outcome = choose(task, workshop, seconds=contender.seconds, prior=prior)
         return outcome.fitted, outcome.chosen
-    recipe = find(contender.recipe)
-    method = recipe.make(**contender.method) if contender.method else None
-    training = {"seconds": contender.seconds, **contender.training}
-    options = recipe_options(task, contender.recipe, contender.on, training, method)
-    return recipe.run(task, workshop, on=contender.on, **options, stage=contender.recipe), ""
+    return fit_candidate(candidate, task, workshop, seconds=contender.seconds), ""
 
 
 def _line(cell: Cell) -> str:

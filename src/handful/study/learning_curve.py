@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handful.choose.auto import Outcome
+from handful.recipes.table import fit_candidate
 from handful.recipes.task import Task, Workshop
 from handful.stats.forecast import STOP, Forecast, forecast
 from handful.study.draws import Source
@@ -99,9 +100,7 @@ def own_curve(task: Task, workshop: Workshop, outcome: Outcome) -> OwnCurve | No
     def right(n: int, seed: int) -> float:
         total = 0
         for part, rows in source.tasks(n, seed):
-            guess = (
-                trial.recipe.run(part, workshop, on=trial.on, stage=trial.name).logits(rows).argmax(1).numpy()
-            )
+            guess = fit_candidate(trial.candidate, part, workshop).logits(rows).argmax(1).numpy()
             total += int((guess == y[rows.numpy()]).sum())
         return total / len(task.labelled)
 

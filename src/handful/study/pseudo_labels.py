@@ -9,7 +9,6 @@ Legend: m unlabelled pictures, n labelled ones, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,24 +42,18 @@ class PseudoLabels:
     note: str
 
 
-def pseudo_labels(
-    task: Task, workshop: Workshop, outcome: Outcome, method: Any = None
-) -> PseudoLabels | None:
-    """Of the recipe that ships; None where it uses no unlabelled pictures.
-
-    Args:
-        method: the recipe's method, where the user changed it.
-    """
+def pseudo_labels(task: Task, workshop: Workshop, outcome: Outcome) -> PseudoLabels | None:
+    """Of the recipe that ships; None where it uses no unlabelled pictures."""
     trial = outcome.trials[outcome.chosen]
     if not trial.recipe.uses_unlabelled or not len(task.unlabelled):
         return None
-    threshold = float(getattr(method or trial.recipe.make(), "threshold", 0.0))
+    threshold = float(getattr(trial.method or trial.recipe.make(), "threshold", 0.0))
     if not trial.recipe.taught:
         checked = None if trial.logits is None else (trial.logits / outcome.temperature).softmax(1)
         p = outcome.probabilities(task.unlabelled)
         note = BY_CHAIN if trial.rounds else BY_ITSELF
         return PseudoLabels(p, threshold, checked, trial.truth, note)
-    teacher = teacher_for(trial.on) if trial.recipe.trains else method
+    teacher = teacher_for(trial.on) if trial.recipe.trains else trial.method
 
     def targets(part: Task) -> Tensor:
         return teacher_targets(part, workshop, on=trial.on, method=teacher)

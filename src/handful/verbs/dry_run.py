@@ -12,6 +12,7 @@ import torch
 
 from handful.data.images import Images, _survey, from_array
 from handful.data.manifest import LABELLED, SPLITS, UNLABELLED, Manifest
+from handful.recipes.candidate import Candidate
 from handful.recipes.table import candidates, find, usual_space
 from handful.recipes.task import Task
 from handful.run.file import FitOptions
@@ -80,16 +81,16 @@ def planned(manifest: Manifest, options: FitOptions, folder: Path, identity: str
         pairs = candidates(task)
     else:
         find(options.recipe)
-        pairs = [(options.recipe, options.features or usual_space(options.recipe, task))]
+        pairs = [Candidate(options.recipe, options.features or usual_space(options.recipe, task))]
     tried = []
-    for name, space in pairs:
-        recipe = find(name)
+    for candidate in pairs:
+        recipe = find(candidate.recipe)
         notes = ["learns from unlabelled pictures"] if recipe.uses_unlabelled else []
         if recipe.uses_unlabelled and not len(unlabelled):
             notes = ["not tried: there are no unlabelled pictures"]
         elif recipe.trains:
             notes.append("trains a network, if time and prior give it a chance")
-        tried.append((f"{name}@{space}", recipe.title, "; ".join(notes)))
+        tried.append((candidate.key, recipe.title, "; ".join(notes)))
     counts = {split: int((manifest.splits == split).sum()) for split in SPLITS}
     per_class = {name: int((y == k).sum()) for k, name in enumerate(manifest.classes)}
     return Planned(

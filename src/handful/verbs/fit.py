@@ -20,8 +20,8 @@ from handful.data.sources import read_data
 from handful.engine.interrupt import listening
 from handful.inference.features import BACKENDS
 from handful.randomness import key
-from handful.recipes.table import changed, check_space, find, usual_space
-from handful.recipes.train import Training
+from handful.recipes.candidate import Candidate
+from handful.recipes.table import asked
 from handful.report.record import Recorder
 from handful.run.file import FitOptions, Run, RunBook, resolved
 from handful.run.ground import Teller, census, downloads, slug, tasks
@@ -59,7 +59,7 @@ def fit(
     """
     options, teller = options or FitOptions(), teller or Teller()
     options = replace(options, method=with_policies(options.method))
-    method = _method(options)
+    only = _asked(options)
     begin = time.perf_counter()
     machine.tune_allocator()
     machine.set_threads()
@@ -89,20 +89,17 @@ def fit(
             doubts = doubted_labels(task, workshop, manifest, options.recipe)
             issues = in_order([*issues, *doubts])
             tell_issues(book.folder, issues, doubts, teller.tell)
-            recipe = options.recipe
             outcome = choose(
                 task,
                 workshop,
                 seconds=options.seconds,
                 validation=validation,
-                only=None if recipe == "auto" else (recipe, options.features or usual_space(recipe, task)),
-                method=method,
-                training=options.training,
+                only=only,
                 prior=prior_table().without(options.without_priors),
                 started=begin,
             )
             curve = own_curve(task, workshop, outcome)
-            pseudo = pseudo_labels(task, workshop, outcome, method)
+            pseudo = pseudo_labels(task, workshop, outcome)
             test_y = torch.from_numpy(manifest.labels[test.numpy()])
             tested = accuracy_afterwards(task, workshop, outcome, test, test_y)
             screening = screened(task, workshop, outcome)
@@ -144,7 +141,7 @@ def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | N
     """
     options = options or FitOptions()
     options = replace(options, method=with_policies(options.method))
-    _method(options)
+    _asked(options)
     manifest = read_data(
         data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
     )
@@ -166,31 +163,16 @@ def _place(manifest: Manifest, data: Any, options: FitOptions, out: str | Path |
     return identity, folder
 
 
-def _method(options: FitOptions) -> Any:
-    """The recipe's method where fields of it were given, else None.
+def _asked(options: FitOptions) -> Candidate | None:
+    """The candidate that the options name; None for "auto".
 
     Raises:
         UsageError: there is no such recipe or field, or options that nobody would read.
     """
-    check_space(options.recipe, options.features)
     if options.feature_backend not in ("auto", *BACKENDS):
         raise UsageError(
             f"there is no backend '{options.feature_backend}'", fix=f"auto, {', '.join(BACKENDS)}"
         )
     if options.side and options.side < 8:
         raise UsageError(f"pictures of {options.side} px a side are too small", fix="give --side 8 or more")
-    if options.recipe == "auto":
-        if options.method or options.training:
-            raise UsageError(
-                "method and training options need a recipe of their own", fix="give --recipe NAME too"
-            )
-        return None
-    recipe = find(options.recipe)
-    changed(Training(), options.training, "training")
-    if options.training and not recipe.trains:
-        raise UsageError(
-            f"recipe '{options.recipe}' trains no network: training options mean nothing to it",
-            fix="leave them out, or choose another --recipe",
-        )
-    method = recipe.make(**options.method)
-    return method if options.method else None
+    return asked(options.recipe, options.features, options.method, options.training)

@@ -1,0 +1,40 @@
+"""A candidate: a recipe on a feature space, with what differs from the recipe's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What can be tried, measured and trained.
+
+    Attributes:
+        recipe: a name of ``recipes.table``.
+        on: feature space; "" stands for the recipe's usual one.
+        method: the recipe's method, where fields of it were changed; None is the recipe's own.
+        training: fields of ``recipes.train.Training`` that differ from the recipe's own.
+    """
+
+    recipe: str
+    on: str
+    method: Any = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Its name in tables: "logistic@lite0"."""
+        return f"{self.recipe}@{self.on}"
+
+    @property
+    def init(self) -> str:
+        """The self-supervised start of its networks, "" for none."""
+        return started_by(self.training)
+
+
+def started_by(training: Mapping[str, Any]) -> str:
+    """The self-supervised start that training options ask for, "" for none."""
+    init = str(training.get("init", "random"))
+    return "" if init == "random" else init
