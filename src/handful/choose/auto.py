@@ -202,7 +202,7 @@ def choose(
         if trial.recipe.trains and not only:
             now = verdict()
             belief, best = now.beliefs[key], now.beliefs[now.chosen]
-            if counts and belief.mean + (1 + HOPE) * belief.sd < best.mean:
+            if parallel.first_says(counts and belief.mean + (1 + HOPE) * belief.sd < best.mean):
                 trial.note = "not tried: by prior and evidence it had little chance"
                 continue
         repeats = 1 if trial.recipe.trains or validation else CHEAP_REPEATS
@@ -211,7 +211,10 @@ def choose(
         workshop.tell(_line(trial, key))
 
     final = None if only else verdict()
-    chosen = final.chosen if final else tried[0].key
+    keys = list(
+        trials
+    )  # processes may differ in the last bit of a logit: the first one's choice holds for all
+    chosen = keys[int(parallel.first_says(keys.index(final.chosen if final else tried[0].key)))]
     trial = trials[chosen]
     begin = time.perf_counter()
     workshop.tell(f"training {chosen} on all {len(task.labelled)} labelled pictures")
@@ -265,7 +268,7 @@ def _measure(
 
     path = workshop.folder / "stages" / f"measured-{key.replace(':', '_')}.safetensors"
     begin = time.perf_counter()
-    if path.exists():
+    if parallel.first_says(path.exists()):  # a late process may find what the first has just written
         saved = read(path)
         trial.right, trial.seconds = saved["right"].double().numpy(), saved["seconds"]
         trial.logits, trial.truth, trial.rounds = saved["logits"], saved["truth"], saved["rounds"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from handful import parallel
 from handful.choose.auto import Outcome
 from handful.recipes.table import fit_candidate
 from handful.recipes.task import Task, Workshop
@@ -108,7 +109,8 @@ def own_curve(task: Task, workshop: Workshop, outcome: Outcome) -> OwnCurve | No
     first = {n: right(n, 0) for n in sizes}
     taken = time.perf_counter() - begin
     repeats = workshop.planned(
-        "draws of the learning curve", lambda: int(np.clip(PATIENCE // max(taken, 0.1), 1, REPEATS))
+        "draws of the learning curve",
+        lambda: int(parallel.first_says(np.clip(PATIENCE // max(taken, 0.1), 1, REPEATS))),
     )
     curve = [[first[n], *(right(n, seed) for seed in range(1, repeats))] for n in sizes]
     accuracy = np.array(curve).mean(1)

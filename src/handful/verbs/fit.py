@@ -79,6 +79,7 @@ def fit(
         images, manifest, issues = open_pictures(book, manifest, teller, side=options.side)
         if parallel.is_first():
             parallel.barrier()
+        parallel.barrier()  # the others have read the plan, before the first adds to it
         task, validation, test = tasks(images, manifest, options.seed)
         teller.tell(census(manifest, images))
         with Recorder(book.folder / "metrics.jsonl") if parallel.is_first() else nullcontext() as recorder:
