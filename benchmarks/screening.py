@@ -101,7 +101,7 @@ def main() -> None:
                     with torch.no_grad():
                         logits = LogisticRegression().fit(x_l, t, k)(x_u)
                     p = (logits / held_out(x_l, t, k, seed)).softmax(1)
-                    result = screen(raw[: len(labelled)], t, raw[len(labelled) :], p)
+                    result = screen(raw[: len(labelled)], t, raw[len(labelled) :], p, "lite0")
                     among = class_frequencies(p[~result.strange], result.labelled)  # with few labels, too
                     off = float((among - result.labelled).abs().sum() / 2)
                     truth = torch.arange(len(x_u)) >= len(rest)

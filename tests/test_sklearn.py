@@ -130,6 +130,10 @@ def test_what_does_not_fit_is_said() -> None:
     for options, words in (
         ({"recipe": "logistik"}, "did you mean"),
         ({"method": {"C": 1.0}}, "recipe of their own"),
+        (
+            {"recipe": "logistic", "training": {"steps": 1}},
+            "trains no network: training options mean nothing",
+        ),
     ):
         with pytest.raises(UsageError, match=words):
             HandfulClassifier(**options).fit(features, y)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+import handful.study.screening as screening
+from handful.choose.auto import Outcome, Trial
+from handful.data.images import from_array
+from handful.models.heads import Centre
 from handful.randomness import permutation
-from handful.study.screening import class_frequencies, likeness, lower_kind, screen
+from handful.recipes.candidate import Candidate
+from handful.recipes.task import Task, Workshop
+from handful.recipes.transfer import Space
+from handful.study.screening import class_frequencies, likeness, lower_kind, screen, screened
 
 D = 32
 
@@ -80,13 +89,13 @@ def test_one_kind_or_two_that_overlap_are_left_alone() -> None:
 def test_fewer_than_four_labels_of_a_class_tell_too_little() -> None:
     labelled, y, others, _ = pool([60, 60, 60, 25])
     some = torch.cat([torch.arange(0, 3), torch.arange(4, 12)])
-    assert screen(labelled, y, others, probabilities(others)).strange.any()
-    assert not screen(labelled[some], y[some], others, probabilities(others)).strange.any()
+    assert screen(labelled, y, others, probabilities(others), "lite0").strange.any()
+    assert not screen(labelled[some], y[some], others, probabilities(others), "lite0").strange.any()
 
 
 def test_planted_strangers_are_found() -> None:
     labelled, y, others, truth = pool([60, 60, 60, 25])
-    result = screen(labelled, y, others, probabilities(others))
+    result = screen(labelled, y, others, probabilities(others), "lite0")
     strange = truth == 3
     precision = float((result.strange & strange).sum() / result.strange.sum())
     recall = float((result.strange & strange).sum() / strange.sum())
@@ -94,18 +103,21 @@ def test_planted_strangers_are_found() -> None:
     assert recall >= 0.95
     (issue,) = result.overall(("a", "b", "c"))
     assert issue.kind == "strange"
-    assert issue.reason == f"{int(result.strange.sum())} of 205 are like no labelled class"
+    assert (
+        issue.reason
+        == f"{int(result.strange.sum())} of 205 are like no labelled class, by the features of lite0"
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_of_an_honest_pool_nothing_is_said(seed: int) -> None:
     labelled, y, others, _ = pool([60, 60, 60], seed)
-    assert screen(labelled, y, others, probabilities(others)).overall(("a", "b", "c")) == []
+    assert screen(labelled, y, others, probabilities(others), "lite0").overall(("a", "b", "c")) == []
 
 
 def test_another_share_of_the_classes_is_told() -> None:
     labelled, y, others, _ = pool([150, 25, 25], labels=16)
-    result = screen(labelled, y, others, probabilities(others))
+    result = screen(labelled, y, others, probabilities(others), "lite0")
     assert result.frequency.tolist() == pytest.approx([0.75, 0.125, 0.125], abs=0.03)
     assert result.mismatch == pytest.approx(0.75 - 1 / 3, abs=0.03)
     (issue,) = result.overall(("oak", "ash", "elm"))
@@ -113,7 +125,7 @@ def test_another_share_of_the_classes_is_told() -> None:
     assert "oak 7" in issue.reason
     assert "labelled 33 %" in issue.reason
     labelled, y, others, _ = pool([150, 25, 25])
-    few = screen(labelled, y, others, probabilities(others))
+    few = screen(labelled, y, others, probabilities(others), "lite0")
     assert few.overall(("oak", "ash", "elm")) == [], "with 4 labels a class it cannot be estimated"
 
 
@@ -136,3 +148,38 @@ def test_frequencies_start_from_what_the_classifier_was_trained_on() -> None:
     """A classifier trained at 9 to 1 whose answers are nothing but that: the pool has those shares, too."""
     trained = torch.tensor([0.9, 0.1])
     assert class_frequencies(trained.expand(50, 2), trained).tolist() == pytest.approx([0.9, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "seen"),
+    [
+        ("fine-tune@timm:resnet18", "timm:resnet18"),
+        ("logistic@lite0", "lite0"),
+        ("supervised@pixels", "lite0"),
+    ],
+)
+def test_the_chosen_candidates_features_tell_whichever_were_made_first(
+    chosen: str, seen: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of several input sizes the largest; by the usual network's where pixels were chosen."""
+
+    def made(name: str, size: int | None) -> Space:
+        centre = Centre(D)
+        return Space(torch.rand(9, D), nn.Identity(), {"name": name, "size": size}, centre, False, 1.0, {})
+
+    spaces = {(n, s): made(n, s) for n, s in [("timm:resnet18", None), ("pixels", 0), ("lite0", 128)]}
+    spaces["lite0", 192] = made("lite0", 192)
+    rows = torch.arange(9)
+    images = from_array(np.zeros((9, 8, 8), np.uint8))
+    task = Task(images, rows[:4], rows[:4] % 2, rows[4:], ("a", "b"))
+    trial = Trial.of(Candidate(*chosen.split("@")))
+    outcome = Outcome(None, chosen, {chosen: trial})  # type: ignore[arg-type]
+    monkeypatch.setattr(outcome, "probabilities", lambda rows: torch.full((len(rows), 2), 0.5))
+    looked: list[Space] = []
+    uncentred = screening.uncentred
+    monkeypatch.setattr(screening, "uncentred", lambda s: (looked.append(s), uncentred(s))[1])
+    found = screened(task, Workshop(tmp_path, tmp_path, spaces=spaces), outcome)
+    assert found is not None and found.space == seen
+    assert looked == [spaces[seen, {"lite0": 192}.get(seen)]]
+    del spaces["lite0", 192], spaces["lite0", 128], spaces["timm:resnet18", None]
+    assert screened(task, Workshop(tmp_path, tmp_path, spaces=spaces), outcome) is None

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from handful.choose.auto import Outcome
 from handful.data.manifest import Issue
 from handful.randomness import permutation
+from handful.recipes.table import spaces_for
 from handful.recipes.task import Task, Workshop
 from handful.recipes.transfer import GRAPH_LIMIT, Space
 
@@ -38,12 +39,14 @@ class Screening:
         frequency: estimated share of each class among the others, float64 [K]; that of the labelled pictures where
             there are too few of those to estimate it.
         labelled: share of each class among the labelled pictures, float64 [K].
+        space: whose features told.
     """
 
     likeness: Tensor
     strange: Tensor
     frequency: Tensor
     labelled: Tensor
+    space: str
 
     @property
     def mismatch(self) -> float:
@@ -54,7 +57,8 @@ class Screening:
         """What the user should know of the unlabelled pictures as a whole; nothing where all is well."""
         found = []
         if bool(self.strange.any()):
-            reason = f"{int(self.strange.sum())} of {len(self.strange)} are like no labelled class"
+            count = f"{int(self.strange.sum())} of {len(self.strange)}"
+            reason = f"{count} are like no labelled class, by the features of {self.space}"
             fix = "take out those that show something else, or label some of them as a class of their own"
             found.append(Issue(WHERE, reason, fix, "strange"))
         if self.mismatch > MISMATCH:
@@ -82,20 +86,21 @@ class Screening:
         return found
 
 
-def screen(labelled: Tensor, y: Tensor, unlabelled: Tensor, p: Tensor) -> Screening:
+def screen(labelled: Tensor, y: Tensor, unlabelled: Tensor, p: Tensor, space: str) -> Screening:
     """Look at the unlabelled pictures.
 
     Args:
         labelled: raw features [n, D], not centred, with classes ``y`` int64 [n].
         unlabelled: raw features [m, D].
         p: calibrated class probabilities [m, K] of a classifier that was trained on the labelled pictures.
+        space: whose features these are.
     """
     like = likeness(F.normalize(labelled, dim=1), F.normalize(unlabelled, dim=1))
     counts = torch.bincount(y, minlength=p.shape[1])
     rarest, share = int(counts.min()), counts.double() / len(y)
     strange = lower_kind(like) if rarest >= FEWEST_LABELS else torch.zeros(len(like), dtype=torch.bool)
     frequency = class_frequencies(p[~strange], share) if rarest >= FEWEST_FOR_SHARES else share
-    return Screening(like, strange, frequency, share)
+    return Screening(like, strange, frequency, share, space)
 
 
 def likeness(
@@ -153,13 +158,17 @@ def class_frequencies(p: Tensor, trained: Tensor, iterations: int = 200) -> Tens
 
 
 def screened(task: Task, workshop: Workshop, outcome: Outcome) -> Screening | None:
-    """The screening of a run, on pretrained features that it has made anyway; None where it has made none. Pixels tell
-    too little of what a picture shows."""
-    made = [s for s in workshop.spaces.values() if isinstance(s, Space) and s.config["name"] != "pixels"]
+    """The screening of a run, on the features of the network that the chosen candidate looks at, or on those of the
+    usual one for such pictures where it looks at pixels, which tell too little of what a picture shows; None where the
+    run has made no such features. Of several input sizes the largest counts."""
+    on = outcome.trials[outcome.chosen].on
+    name = on if on != "pixels" else next(space for space in spaces_for(task) if space != "pixels")
+    made = [s for s in workshop.spaces.values() if isinstance(s, Space) and s.config["name"] == name]
     if not made or not len(task.unlabelled):
         return None
-    raw, p = uncentred(made[0]), outcome.probabilities(task.unlabelled)
-    return screen(raw[task.labelled], task.y, raw[task.unlabelled], p)
+    raw = uncentred(max(made, key=lambda s: s.config["size"] or 0))
+    p = outcome.probabilities(task.unlabelled)
+    return screen(raw[task.labelled], task.y, raw[task.unlabelled], p, name)
 
 
 def uncentred(features: Space) -> Tensor:
