@@ -22,8 +22,6 @@ from benchmarks.cells import Grid, task_for
 from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS, Dataset
 from handful.api import cache_folder
-from handful.choose.auto import MOST_FOLDS
-from handful.data.split import folds
 from handful.losses.classify import TEMPERATURE_SD, fit_temperature
 from handful.recipes.table import find
 from handful.recipes.task import Fitted, Task, Workshop
@@ -41,9 +39,7 @@ LIMIT = 2000
 def held_out_logits(task: Task, run: Any) -> Tensor:
     """Logits [n, K] of the labelled pictures, each by a model of the fold that held it out."""
     z = torch.zeros(len(task.y), task.n_classes)
-    n_folds = min(MOST_FOLDS, int(torch.bincount(task.y, minlength=task.n_classes).min()))
-    for number in range(n_folds):
-        held = torch.from_numpy(folds(task.y.numpy(), n_folds, 1, task.seed)[0] == number)
+    for held in task.folds(task.n_folds):
         z[held] = run(task.without(held)).logits(task.labelled[held])
     return z
 

@@ -20,7 +20,7 @@ from benchmarks.datasets import Dataset
 from handful import machine
 from handful.api import cache_folder
 from handful.choose.auto import choose
-from handful.choose.rule import prior_table
+from handful.choose.prior import prior_table
 from handful.data.split import draw
 from handful.recipes.candidate import Candidate
 from handful.recipes.table import find, fit_candidate

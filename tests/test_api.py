@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import handful.choose.auto as auto
 import handful.recipes.train as train
 from handful import api
 from handful.api import FitOptions, fit, predict, write_digits
+from handful.choose.evidence import Evidence, HeldOut
 from handful.data.images import decode
 from handful.inference.model_file import load_model
 from handful.report.record import Summary, read
@@ -301,18 +301,18 @@ def test_the_plan_of_a_stopped_run_is_obeyed(
 def test_ctrl_c_in_the_cheap_part_stops_and_the_same_call_goes_on(
     run: api.Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure = auto._measure
+    measure = HeldOut.measure
 
-    def interrupted(*arguments: Any, **settings: Any) -> None:
+    def interrupted(*arguments: Any, **settings: Any) -> Evidence:
         os.kill(os.getpid(), signal.SIGINT)
-        measure(*arguments, **settings)
+        return measure(*arguments, **settings)
 
-    monkeypatch.setattr(auto, "_measure", interrupted)
+    monkeypatch.setattr(HeldOut, "measure", interrupted)
     with pytest.raises(Interrupted) as caught:
         fit(pictures, CHEAP, out=tmp_path / "run")
     assert caught.value.exit_code == 130
     assert not (tmp_path / "run" / "model.safetensors").exists()
-    monkeypatch.setattr(auto, "_measure", measure)
+    monkeypatch.setattr(HeldOut, "measure", measure)
     again = fit(pictures, CHEAP, out=tmp_path / "run")
     assert (again.folder / "model.safetensors").read_bytes() == (
         run.folder / "model.safetensors"

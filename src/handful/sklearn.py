@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from handful import machine
 from handful.api import cache_folder
 from handful.choose.auto import Outcome, choose
-from handful.choose.rule import prior_table
+from handful.choose.prior import prior_table
 from handful.data.images import PHOTO_SIDE, Images, from_array
 from handful.inference.classify import probabilities
 from handful.inference.model_file import Saved

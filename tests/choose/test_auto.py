@@ -12,43 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
-from torch import Tensor
+from tests.choose.conftest import digits
 
 import handful.choose.auto as auto
 import handful.recipes.transfer as transfer
-from handful.choose.auto import Outcome, Trial, choose
-from handful.choose.rule import PriorTable
-from handful.data.images import from_array
+from handful.choose.auto import Outcome, choose
+from handful.choose.evidence import Evidence, HeldOut
+from handful.choose.prior import PriorTable
 from handful.methods.pseudo_label import PseudoLabel
 from handful.recipes.candidate import Candidate
 from handful.recipes.table import RECIPES, asked, candidates, find, fit_candidate, usual_space
-from handful.recipes.task import Fitted, Task, Validation, Workshop
+from handful.recipes.task import Validation, Workshop
 from handful.types import UsageError
 
 NOBODY = PriorTable()
-
-
-def digits(per_class: int = 4, unlabelled: int = 60, classes: int = 3) -> tuple[Task, Tensor, Tensor]:
-    """A task on digits 0 to 2, and row numbers and classes of 30 other pictures."""
-    x, y = load_digits(return_X_y=True)
-    x, y = x[y < classes], torch.from_numpy(y[y < classes].astype(np.int64))
-    images = from_array(np.round(x * 255 / 16).astype(np.uint8).reshape(-1, 8, 8))
-    rows = torch.cat([torch.nonzero(y == k).flatten()[:per_class] for k in range(classes)])
-    rest = torch.from_numpy(np.setdiff1d(np.arange(len(y)), rows.numpy()))
-    names = tuple(str(k) for k in range(classes))
-    held = rest[unlabelled : unlabelled + 30]
-    return Task(images, rows, y[rows], rest[:unlabelled], names), held, y[held]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Callable[..., Workshop]:
-    numbers = iter(range(99))
-
-    def make(**options: Any) -> Workshop:
-        return Workshop(tmp_path / "cache", tmp_path / f"run{next(numbers)}", **options)
-
-    return make
 
 
 @pytest.fixture
@@ -106,53 +83,6 @@ def test_every_candidate_is_measured_on_every_labelled_picture(
         assert set(np.unique(trial.right)) <= {0.0, 1.0}
         assert trial.logits is not None and torch.equal(trial.truth, task.y)
         assert np.array_equal(trial.right[0], (trial.logits.argmax(1) == task.y).numpy())
-
-
-def test_a_held_out_label_cannot_be_seen(
-    bench: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Recipes never get a task that holds a label of the fold that they are measured on."""
-    task, _, _ = digits()
-    seen: list[tuple[Task, Tensor]] = []
-
-    def spy(given: Task, workshop: Workshop, **_: Any) -> Fitted:
-        def logits(rows: Tensor) -> Tensor:
-            seen.append((given, rows))
-            return torch.zeros(len(rows), given.n_classes)
-
-        return replace(logistic.run(given, workshop, on="pixels"), logits=logits)
-
-    logistic = find("logistic")
-    monkeypatch.setitem(RECIPES, "logistic", replace(logistic, run=spy))
-    trial = Trial.of(Candidate("logistic", "pixels"))
-    auto._measure(trial, "spy@pixels", task, bench(), None, 4, 2, 0.0)
-    assert len(seen) == 8
-    for given, rows in seen:
-        assert not set(rows.tolist()) & set(given.labelled.tolist())
-        assert set(rows.tolist()) == set(given.held_out.tolist())
-        assert len(given.labelled) == len(given.y) == 12 - len(rows)
-        truth = dict(zip(task.labelled.tolist(), task.y.tolist()))
-        assert [truth[r] for r in given.labelled.tolist()] == given.y.tolist()
-    for repeat in (seen[:4], seen[4:]):
-        assert sorted(r for _, rows in repeat for r in rows.tolist()) == sorted(task.labelled.tolist())
-
-
-@pytest.mark.parametrize(("left", "repeats"), [(1e9, 5), (0.0, 1)])
-def test_the_time_that_is_left_limits_the_repeats_but_not_the_first(
-    left: float, repeats: int, bench: Callable[..., Workshop]
-) -> None:
-    """A resumed run obeys what was planned, whatever time it has."""
-    task, _, _ = digits()
-    trial = Trial.of(Candidate("logistic", "pixels"))
-    first = bench()
-    auto._measure(trial, "it", task, first, None, 4, 5, 0.0, lambda: left)
-    assert trial.right is not None and trial.right.shape == (repeats, 12)
-    assert first.plan == {"repeats of it": repeats}
-    again = Trial.of(Candidate("logistic", "pixels"))
-    auto._measure(again, "it", task, bench(plan={"repeats of it": 3}), None, 4, 5, 0.0, lambda: left)
-    assert (
-        again.right is not None and (again.right[:repeats] == trial.right[:3]).all() and len(again.right) == 3
-    )
 
 
 def test_a_single_label_in_a_class_leaves_nothing_to_measure_on(
@@ -314,13 +244,12 @@ def test_the_time_is_shared_out_over_folds_and_the_last_training(
     monkeypatch.setattr(auto, "candidates", lambda task: few)
     given: list[float] = []
 
-    def spy(trial: Trial, key: str, *arguments: Any) -> None:
-        if trial.recipe.trains:
-            given.append(arguments[-2])
-        trial.right = np.ones((1, 12))
+    def spy(self: HeldOut, candidate: Candidate, *_: Any, seconds: float, **more: Any) -> Evidence:
+        if find(candidate.recipe).trains:
+            given.append(seconds)
+        return Evidence(np.ones((1, 12)), torch.zeros(12, 3), torch.zeros(12, dtype=torch.int64))
 
-    monkeypatch.setattr(auto, "_measure", spy)
-    monkeypatch.setattr(auto, "_line", lambda trial, key: key)
+    monkeypatch.setattr(HeldOut, "measure", spy)
     choose(digits()[0], bench(), seconds=90, prior=NOBODY)
     assert given[0] == given[1] == pytest.approx(8.5, abs=0.3)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import handful.choose.policy_search as module
+import handful.data.split as split
 from handful.augment.named import make, read_policy
 from handful.augment.operations import apply
 from handful.augment.search import affordable, candidates, measurements, race
@@ -89,7 +90,7 @@ def test_a_planted_optimum_is_found(
     winner: str,
 ) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(module, "MOST_FOLDS", 2)  # quicker
+    monkeypatch.setattr(split, "MOST_FOLDS", 2)  # quicker
     task, _ = planted(operation, values)
     options = SearchOptions("supervised", base="plain", steps=80, views=views)
     found = search(task, Workshop(tmp_path / "cache", tmp_path), options, tmp_path / "search")

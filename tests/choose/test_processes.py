@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests.choose.test_auto import digits
+from tests.choose.conftest import digits
 
-import handful.choose.auto as auto
 from handful import parallel
-from handful.choose.rule import PriorTable
+from handful.choose.auto import choose
+from handful.choose.evidence import Evidence, HeldOut
+from handful.choose.prior import PriorTable
 from handful.recipes.candidate import Candidate
+from handful.recipes.table import find
 from handful.recipes.task import Workshop
 
 AMONG = [
@@ -33,7 +35,7 @@ def choice(folder: Path) -> dict[str, Any]:
     """What came out, in plain values."""
     told: list[str] = []
     workshop = Workshop(folder / "cache", folder / "run", tell=told.append)
-    outcome = auto.choose(digits()[0], workshop, among=AMONG, prior=PriorTable())
+    outcome = choose(digits()[0], workshop, among=AMONG, prior=PriorTable())
     right = {key: torch.from_numpy(trial.right) for key, trial in outcome.trials.items()}
     return {"plan": workshop.plan, "chosen": outcome.chosen, "right": right, "told": told}
 
@@ -44,18 +46,18 @@ def one_of_four(rank: int, folder: str) -> None:
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD)
-    measure = auto._measure
+    measure = HeldOut.measure
 
-    def late(trial: auto.Trial, key: str, task: Any, workshop: Workshop, *rest: Any) -> None:
+    def late(self: HeldOut, candidate: Candidate, *rest: Any, **more: Any) -> Evidence:
         """The last process comes to a head when the first has measured it and written the figures."""
         end = time.monotonic() + PATIENCE
-        done = workshop.folder / "stages" / f"measured-{key}.safetensors"
-        while not trial.recipe.trains and not done.exists() and time.monotonic() < end:
+        done = self.workshop.folder / "stages" / f"measured-{candidate.key}.safetensors"
+        while not find(candidate.recipe).trains and not done.exists() and time.monotonic() < end:
             time.sleep(0.02)
-        measure(trial, key, task, workshop, *rest)
+        return measure(self, candidate, *rest, **more)
 
     if rank == WORLD - 1:
-        auto._measure = late
+        HeldOut.measure = late  # type: ignore[method-assign]
     result = [choice(Path(folder)), choice(Path(folder))]
     torch.save(result, Path(folder) / f"{rank}.pt")
     parallel.stop()
@@ -65,7 +67,7 @@ def one_of_four(rank: int, folder: str) -> None:
 def group(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("group")
     processes = torch.multiprocessing.spawn(one_of_four, (str(folder),), nprocs=WORLD, join=False)
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     try:
         while not processes.join(timeout=1):
             assert time.monotonic() < end, "they wait for each other"

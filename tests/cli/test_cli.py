@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import handful.api as api
-import handful.choose.auto as auto
 from handful import __version__
 from handful.api import write_digits
+from handful.choose.evidence import HeldOut
 from handful.cli import main as cli
 from handful.cli.console import seconds
 from handful.cli.fit import _given
@@ -232,7 +232,7 @@ def test_being_stopped(
     def stop(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(auto, "_measure", stop)
+    monkeypatch.setattr(HeldOut, "measure", stop)
     assert cli.run(["fit", str(pictures), "--recipe", "logistic", "--out", str(tmp_path / "run")]) == code
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "run.toml",

@@ -324,7 +324,7 @@ def test_every_way_is_tried_in_as_many_steps(trained: Old, new: Task, workshop: 
     done = extend.add_classes(
         trained, new, workshop, METHOD, replace(TRAINING, steps=0, seconds=0.0), seconds=0.0
     )
-    assert list(done.attempts) == [LWF, PLAIN, FIXED] and done.n_folds == extend.MOST_FOLDS
+    assert list(done.attempts) == [LWF, PLAIN, FIXED] and done.n_folds == extend.FOLDS
     steps = [value for name, value in workshop.plan.items() if name.startswith("steps ")]
     assert len(steps) == 1, "the first training's steps hold for all"
     for attempt in done.attempts.values():

@@ -12,7 +12,7 @@ import torch
 
 import handful.recipes.train as train
 from handful.choose.auto import choose
-from handful.choose.rule import PriorTable
+from handful.choose.prior import PriorTable
 from handful.data.images import from_array
 from handful.methods.supervised import Supervised
 from handful.models.backbones import create

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import handful.recipes.train as train
 from handful.choose.auto import Outcome, Trial, choose, twin_of
-from handful.choose.rule import PriorTable
+from handful.choose.prior import PriorTable
 from handful.data.images import from_array
 from handful.engine.state import State
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import handful.recipes.train as train
 from handful.choose.auto import choose
-from handful.choose.rule import PriorTable
+from handful.choose.prior import PriorTable
 from handful.engine.state import State
 from handful.inference.logits import predict
 from handful.recipes.candidate import Candidate

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from handful.choose.auto import Outcome, Trial
-from handful.choose.rule import RULE, Belief, Verdict
+from handful.choose.evidence import Belief
+from handful.choose.rule import RULE, Verdict
 from handful.data.images import from_array
 from handful.data.manifest import Issue
 from handful.models.classifier import Classifier

@@ -1,22 +1,19 @@
-"""The automatic choice: cheap candidates first, costly ones within the time, the best one by ``choice.RULE``."""
+"""The automatic choice: cheap candidates first, costly ones within the time, the best one by ``rule.RULE``."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from handful import parallel
-from handful.choose.rule import EVIDENCE_FROM, PriorTable, Verdict, decide, prior_table
-from handful.data.split import folds as deal
-from handful.engine.checkpoint import read, write
+from handful.choose.evidence import HeldOut
+from handful.choose.prior import PriorTable, prior_table
+from handful.choose.rule import EVIDENCE_FROM, Verdict, decide
 from handful.losses.classify import fit_temperature
 from handful.recipes.candidate import Candidate
 from handful.recipes.table import Recipe, candidates, find, fit_candidate, usual_space
@@ -26,9 +23,7 @@ from handful.stats.intervals import paired_difference
 from handful.types import UsageError
 
 CHEAP_REPEATS = 5  # of the cross-validation of candidates that take seconds
-AGAIN = 0.1  # of the time that is left goes at most to a candidate's repeats after the first
-MOST_FOLDS = 4
-HOPE = 0.15  # a costly candidate is tried if, by prior and evidence so far, it may lead by this many standard errors
+UPPER = 1.15  # a costly candidate is tried where its gain, this many standard errors above its mean, reaches the best
 
 
 @dataclass
@@ -83,6 +78,25 @@ class Trial:
         """Whether it looks at unlabelled pictures."""
         return self.recipe.uses_unlabelled or bool(self.init)
 
+    def measure(self, held_out: HeldOut, budget: Budget) -> None:
+        """Fill in what its held-out answers are."""
+        trains = self.recipe.trains
+        found = held_out.measure(
+            self.candidate,
+            self.stage,
+            1 if trains or held_out.validation else CHEAP_REPEATS,
+            seconds=budget.share() if trains else 0.0,
+            left=budget.left,
+        )
+        self.right, self.logits, self.truth = found.right, found.logits, found.truth
+        self.rounds, self.seconds = found.rounds, found.seconds
+
+    def sentence(self) -> str:
+        """How right it was."""
+        assert self.right is not None
+        share = f"{100 * self.right.mean():.1f} % of the held-out labelled pictures right"
+        return f"{self.stage}@{self.on}: {share} ({self.seconds:.1f} s)"
+
 
 @dataclass
 class Outcome:
@@ -118,6 +132,36 @@ class Outcome:
         return (self.fitted.logits(rows) / self.temperature).softmax(1)
 
 
+@dataclass
+class Budget:
+    """The time of a choice, as the first process's clock has it; what follows from it is planned once.
+
+    Attributes:
+        seconds: for everything, from ``started`` (``time.perf_counter``) on.
+        trainings: of networks, that share it.
+    """
+
+    workshop: Workshop
+    seconds: float
+    started: float
+    trainings: int
+
+    def left(self) -> float:
+        """Seconds that there are still, less a reserve for predictions and the report."""
+        return max(0.0, RESERVE * self.seconds - (time.perf_counter() - self.started))
+
+    def share(self) -> float:
+        """Seconds for each training: what the cheap candidates left."""
+        return self._planned("seconds per training run", lambda: self.left() / self.trainings)
+
+    def last(self) -> float:
+        """Seconds for training what ships: all that is left."""
+        return self._planned("seconds of the last training run", lambda: max(self.share(), self.left()))
+
+    def _planned(self, name: str, seconds: Callable[[], float]) -> float:
+        return float(self.workshop.planned(name, lambda: parallel.first_says(seconds())))
+
+
 def choose(
     task: Task,
     workshop: Workshop,
@@ -143,12 +187,7 @@ def choose(
     Raises:
         UsageError: ``only`` learns from unlabelled pictures and there are none.
     """
-    started = time.perf_counter() if started is None else started
     prior = prior if prior is not None else prior_table()
-    rarest = int(torch.bincount(task.y, minlength=task.n_classes).min())
-    n_folds = 1 if validation else min(MOST_FOLDS, rarest)
-    can_measure = validation is not None or rarest >= 2
-    counts = validation is not None or rarest >= EVIDENCE_FROM
     if only and not only.on:
         only = replace(only, on=usual_space(only.recipe, task))
     tried = [only] if only else list(among) or candidates(task)
@@ -160,55 +199,32 @@ def choose(
         raise UsageError(
             NO_UNLABELLED, fix="put pictures without labels into unlabeled/, or choose another --recipe"
         )
+    held_out = HeldOut(task, workshop, validation)
+    counts = validation is not None or task.fewest >= EVIDENCE_FROM
     costly = [trial for trial in usable.values() if trial.recipe.trains]
-    runs = len(costly) * (n_folds if can_measure else 0) + 1 + any(trial.init for trial in costly)
-
-    def left() -> float:
-        """Seconds that there are still, less a reserve for predictions and the report."""
-        return max(0.0, RESERVE * seconds - (time.perf_counter() - started))
-
-    def share() -> float:
-        """Seconds for each training run: what the cheap candidates left."""
-        return float(workshop.planned("seconds per training run", lambda: parallel.first_says(left() / runs)))
-
-    def last() -> float:
-        """Seconds for training what ships: all that is left; with a validation part it is trained already."""
-        if validation is not None:
-            return share()
-        return float(
-            workshop.planned(
-                "seconds of the last training run", lambda: parallel.first_says(max(share(), left()))
-            )
-        )
+    trainings = len(costly) * held_out.n_folds * held_out.possible + 1 + any(trial.init for trial in costly)
+    budget = Budget(workshop, seconds, time.perf_counter() if started is None else started, trainings)
 
     def verdict() -> Verdict:
         right = {k: t.right for k, t in usable.items() if t.right is not None} if counts else {}
         users = {k: t.recipe.uses_unlabelled for k, t in usable.items()}
-        return decide(users, prior, task.kind, rarest, right, n_folds)
+        return decide(users, prior, task.kind, task.fewest, right, held_out.n_folds)
 
     for key, trial in trials.items():
+        trains_by_choice = trial.recipe.trains and not only
         if key not in usable:
             trial.note = "not tried: there are no unlabelled pictures"
-            continue
-        if trial.recipe.trains and not only and share() < trial.recipe.least_seconds:
-            trial.note = (
-                f"not tried: {share():.0f} s for each training run would be too few; give more --time"
-            )
+        elif trains_by_choice and budget.share() < trial.recipe.least_seconds:
+            share = f"{budget.share():.0f} s for each training run would be too few"
+            trial.note = f"not tried: {share}; give more --time"
             del usable[key]
-            continue
-        if not can_measure:
+        elif not held_out.possible:
             trial.note = "not measured: a class has a single label"
-            continue
-        if trial.recipe.trains and not only:
-            now = verdict()
-            belief, best = now.beliefs[key], now.beliefs[now.chosen]
-            if parallel.first_says(counts and belief.mean + (1 + HOPE) * belief.sd < best.mean):
-                trial.note = "not tried: by prior and evidence it had little chance"
-                continue
-        repeats = 1 if trial.recipe.trains or validation else CHEAP_REPEATS
-        seconds_each = share() if trial.recipe.trains else 0.0
-        _measure(trial, key, task, workshop, validation, n_folds, repeats, seconds_each, left)
-        workshop.tell(_line(trial, key))
+        elif trains_by_choice and counts and not may_lead(key, verdict()):
+            trial.note = "not tried: by prior and evidence it had little chance"
+        else:
+            trial.measure(held_out, budget)
+            workshop.tell(trial.sentence())
 
     final = None if only else verdict()
     keys = list(
@@ -216,12 +232,13 @@ def choose(
     )  # processes may differ in the last bit of a logit: the first one's choice holds for all
     chosen = keys[int(parallel.first_says(keys.index(final.chosen if final else tried[0].key)))]
     trial = trials[chosen]
-    begin = time.perf_counter()
     workshop.tell(f"training {chosen} on all {len(task.labelled)} labelled pictures")
-    given = last() if trial.recipe.trains else 0.0
+    begin = time.perf_counter()
+    # with a validation part it is trained already, in its share
+    given = 0.0 if not trial.recipe.trains else budget.share() if validation else budget.last()
     fitted = fit_candidate(trial.candidate, task, workshop, stage=trial.stage, seconds=given)
     trial.seconds += time.perf_counter() - begin
-    outcome = Outcome(fitted, chosen, trials, final, n_folds)
+    outcome = Outcome(fitted, chosen, trials, final, held_out.n_folds)
     if only and len(trials) > 1 and trial.right is not None:
         outcome.twin = next(key for key in trials if key != chosen)
         workshop.tell(outcome.help_of_unlabelled())
@@ -229,6 +246,12 @@ def choose(
         outcome.temperature = fit_temperature(trial.logits, trial.truth)
         fitted.classifier.temperature.fill_(outcome.temperature)
     return outcome
+
+
+def may_lead(key: str, verdict: Verdict) -> bool:
+    """Whether a candidate's gain may reach the best one's so far; the first process's figures say."""
+    belief, best = verdict.beliefs[key], verdict.beliefs[verdict.chosen]
+    return not parallel.first_says(belief.mean + UPPER * belief.sd < best.mean)
 
 
 def twin_of(candidate: Candidate, task: Task) -> dict[str, Trial]:
@@ -243,81 +266,3 @@ def twin_of(candidate: Candidate, task: Task) -> dict[str, Trial]:
         alone = f"{candidate.recipe}-alone"
         return {f"{alone}@{candidate.on}": Trial.of(replace(candidate, training=training), stage=alone)}
     return {}
-
-
-def _measure(
-    trial: Trial,
-    key: str,
-    task: Task,
-    workshop: Workshop,
-    validation: Validation | None,
-    n_folds: int,
-    repeats: int,
-    seconds: float,
-    left: Callable[[], float] = lambda: math.inf,
-) -> None:
-    """Fill in ``trial.right`` and the held-out logits; a result that a killed run left is taken up.
-
-    The cross-validation is repeated as often as a share of the time that is ``left`` after the first allows.
-    """
-
-    def affordable(fold_seconds: float) -> int:
-        """Repeats, the first one included; a fold that takes no time at all can be had as often as one likes."""
-        again = AGAIN * left() / max(n_folds * fold_seconds, 1e-6)
-        return 1 + int(parallel.first_says(min(repeats - 1.0, again)))
-
-    path = workshop.folder / "stages" / f"measured-{key.replace(':', '_')}.safetensors"
-    begin = time.perf_counter()
-    if parallel.first_says(path.exists()):  # a late process may find what the first has just written
-        saved = read(path)
-        trial.right, trial.seconds = saved["right"].double().numpy(), saved["seconds"]
-        trial.logits, trial.truth, trial.rounds = saved["logits"], saved["truth"], saved["rounds"]
-        return
-    if validation is not None:
-        fitted = fit_candidate(trial.candidate, task, workshop, stage=trial.stage, seconds=seconds)
-        trial.logits, trial.truth = fitted.logits(validation.rows), validation.y
-        trial.rounds = {name: logits(validation.rows) for name, logits in fitted.before}
-        if fitted.before:
-            trial.rounds[fitted.name] = trial.logits
-        right = (trial.logits.argmax(1) == trial.truth).double().unsqueeze(0)
-    else:
-        rows = []
-        for repeat, fold_of in enumerate(deal(task.y.numpy(), n_folds, repeats, task.seed)):
-            if repeat == repeats:
-                break
-            held_out_logits = torch.zeros(len(task.y), task.n_classes)
-            for fold in range(n_folds):
-                fold_begin = time.perf_counter()
-                held = torch.from_numpy(fold_of == fold)
-                stage = f"{trial.stage}/{repeat}.{fold}"
-                fitted = fit_candidate(
-                    trial.candidate, task.without(held), workshop, stage=stage, seconds=seconds
-                )
-                held_out_logits[held] = fitted.logits(task.labelled[held])
-                for name, logits in fitted.before if repeat == 0 else ():
-                    known = trial.rounds.setdefault(name, torch.zeros(len(task.y), task.n_classes))
-                    known[held] = logits(task.labelled[held])
-                workshop.progress(
-                    f"cross-validation of {key}", repeat * n_folds + fold + 1, repeats * n_folds
-                )
-            rows.append((held_out_logits.argmax(1) == task.y).double())
-            if (
-                repeat == 0 and repeats > 1
-            ):  # by the last fold: the first ones may have made features and graphs
-                spent = time.perf_counter() - fold_begin
-                repeats = workshop.planned(f"repeats of {key}", partial(affordable, spent))
-            if repeat == 0:
-                trial.logits, trial.truth = held_out_logits, task.y
-                if trial.rounds:
-                    trial.rounds[fitted.name] = held_out_logits
-        right = torch.stack(rows)
-    trial.right = right.numpy()
-    trial.seconds = time.perf_counter() - begin
-    if parallel.is_first():
-        found = {"logits": trial.logits, "truth": trial.truth, "rounds": trial.rounds}
-        write(path, {"right": right, "seconds": trial.seconds, **found})
-
-
-def _line(trial: Trial, key: str) -> str:
-    assert trial.right is not None
-    return f"{key}: {100 * trial.right.mean():.1f} % of the held-out labelled pictures right ({trial.seconds:.1f} s)"

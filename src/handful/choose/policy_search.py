@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from handful.augment.named import make
 from handful.augment.search import Tried, affordable, candidates, race
-from handful.data.split import folds
 from handful.files import write_atomic
 from handful.randomness import key
 from handful.recipes.candidate import Candidate
@@ -30,7 +28,6 @@ from handful.recipes.task import Task, Workshop
 from handful.stats.intervals import Estimate, paired_difference
 from handful.types import HandfulError, UsageError
 
-MOST_FOLDS = 4
 LAST_ROUNDS = 2  # fresh cross-validations of the winner and the base
 FRESH = 1000  # their numbers start here
 
@@ -107,13 +104,11 @@ def search(task: Task, workshop: Workshop, options: SearchOptions, folder: Path)
         )
     for view in (options.base, *options.views):
         make(view)
-    rarest = int(torch.bincount(task.y, minlength=task.n_classes).min())
-    if rarest < 2:
+    if task.n_folds < 2:
         raise UsageError(
             "a class has a single labelled picture: nothing can be held out to search by",
             fix="label one more",
         )
-    n_folds = min(MOST_FOLDS, rarest)
     book = _Book(folder, f"{key(task.images.fingerprint, task.labelled.tolist(), task.seed, options):016x}")
     on = options.on or usual_space(options.recipe, task)
     stages = folder / f".search-{book.identity}"
@@ -129,9 +124,8 @@ def search(task: Task, workshop: Workshop, options: SearchOptions, folder: Path)
         begin = time.perf_counter()
         candidate = Candidate(options.recipe, on, row.make(view=view), {"steps": options.steps})
         right = np.zeros(len(task.y))
-        fold_of = folds(task.y.numpy(), n_folds, 1, key(task.seed, "search", number))[0]
-        for fold in range(n_folds):
-            held = torch.from_numpy(fold_of == fold)
+        seed = key(task.seed, "search", number)
+        for fold, held in enumerate(task.folds(task.n_folds, seed=seed)):
             fitted = fit_candidate(candidate, task.without(held), work, stage=f"search/{number}.{fold}")
             right[held.numpy()] = (fitted.logits(task.labelled[held]).argmax(1) == task.y[held]).numpy()
         shutil.rmtree(stages, ignore_errors=True)
@@ -150,13 +144,13 @@ def search(task: Task, workshop: Workshop, options: SearchOptions, folder: Path)
         workshop.tell(f"{most} candidates are affordable in {options.seconds:.0f} s")
     done = 0
 
-    def told(line: str) -> None:
+    def tell(line: str) -> None:
         nonlocal done
         done += 1
         workshop.tell(line)
         workshop.progress("search", done, len(book.lines))
 
-    table = race(views, measure, told)
+    table = race(views, measure, tell)
     base = next(tried for tried in table if tried.view == options.base)
     leader = next((tried for tried in table if tried is not base), base)
     chosen, gain = options.base, None

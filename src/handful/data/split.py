@@ -6,6 +6,8 @@ import numpy as np
 
 from handful.randomness import permutation
 
+MOST_FOLDS = 4  # of a cross-validation on labelled pictures
+
 
 def draw(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
     """Row numbers of ``per_class`` pictures of each class (all of them where a class has fewer).
@@ -39,3 +41,9 @@ def folds(labels: np.ndarray, n_folds: int, repeats: int, seed: int) -> list[np.
             start += len(rows)
         result.append(fold_of)
     return result
+
+
+def fold_count(labels: np.ndarray, n_classes: int) -> int:
+    """Folds of a cross-validation on pictures with class numbers ``labels`` [n]: ``MOST_FOLDS``, or fewer where a class
+    has fewer labels; 0 or 1 where none can be held out."""
+    return min(MOST_FOLDS, int(np.bincount(labels, minlength=n_classes).min()))

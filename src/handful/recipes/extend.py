@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from handful import parallel
 from handful.augment.views import to_input
 from handful.data.images import Images
-from handful.data.split import folds as deal
 from handful.inference.features import cached_features
 from handful.inference.logits import evaluating, predict
 from handful.losses.classify import fit_temperature
@@ -35,7 +34,7 @@ from handful.recipes.transfer import tuning
 LWF, PLAIN, FIXED = "learning-without-forgetting", "fine-tuning", "feature-extraction"
 TITLES = {LWF: "Learning without Forgetting", PLAIN: "plain fine-tuning", FIXED: "feature extraction"}
 GIVEN_UP = 0.1  # of the new pictures may go to old classes
-MOST_FOLDS = 3
+FOLDS = 3  # at most: each trains three networks
 
 
 @dataclass(frozen=True)
@@ -257,9 +256,7 @@ def held_out_logits(
 ) -> Tensor:
     """Logits [n, O + N] of every labelled picture by an extension that did not learn from it."""
     out = torch.zeros(len(task.y), old.n_classes + task.n_classes)
-    fold_of = torch.from_numpy(deal(task.y.numpy(), n_folds, 1, task.seed)[0])
-    for fold in range(n_folds):
-        held = fold_of == fold
+    for fold, held in enumerate(task.folds(n_folds)):
         fitted = extended(old, task.without(held), workshop, way, method, training, stage=f"{way}/0.{fold}")
         out[held] = fitted.logits(task.labelled[held])
         workshop.progress(f"cross-validation of {TITLES[way]}", fold + 1, n_folds)
@@ -359,8 +356,7 @@ def add_classes(
         started: when the run began (``time.perf_counter``).
     """
     started = time.perf_counter() if started is None else started
-    rarest = int(torch.bincount(task.y, minlength=task.n_classes).min())
-    n_folds = 0 if validation or rarest < 2 else min(MOST_FOLDS, rarest)
+    n_folds = 0 if validation or task.n_folds < 2 else min(FOLDS, task.n_folds)
     wanted = tuple(only) or ways(old)
     trainings = sum(way != FIXED for way in wanted) * (n_folds + 1)
     if trainings and not training.steps:

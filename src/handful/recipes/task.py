@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from handful.data.images import Images
+from handful.data.split import fold_count, folds
 from handful.models.classifier import Classifier
 
 RESERVE = 0.85  # of a run's time is given to candidates; the rest is for predictions and the report
@@ -57,6 +58,27 @@ class Task:
     def pool(self) -> Tensor:
         """All rows that are not test or validation, sorted."""
         return torch.cat([self.labelled, self.unlabelled, self.held_out]).sort().values
+
+    @property
+    def fewest(self) -> int:
+        """Labels of the rarest class."""
+        return int(torch.bincount(self.y, minlength=self.n_classes).min())
+
+    @property
+    def n_folds(self) -> int:
+        """Folds of a cross-validation on the labelled pictures; under 2 there can be none."""
+        return fold_count(self.y.numpy(), self.n_classes)
+
+    def folds(self, n_folds: int, repeat: int = 0, seed: int | None = None) -> list[Tensor]:
+        """A round of stratified cross-validation: of each fold the labelled pictures that it holds out, bool [n].
+
+        Args:
+            repeat: number of the round.
+            seed: instead of the task's.
+        """
+        seed = self.seed if seed is None else seed
+        fold_of = torch.from_numpy(folds(self.y.numpy(), n_folds, repeat + 1, seed)[repeat])
+        return [fold_of == fold for fold in range(n_folds)]
 
     def without(self, fold: Tensor) -> Task:
         """The same task with the labelled pictures where ``fold`` (bool [n]) is true held out."""

@@ -15,12 +15,10 @@ import torch
 from torch import Tensor
 
 from handful.data.images import Images
-from handful.data.split import draw, folds
+from handful.data.split import draw, fold_count, folds
 from handful.randomness import key, permutation
 from handful.recipes.task import Task
 from handful.recipes.train import digest
-
-MOST_FOLDS = 4  # of the cross-validation where there is no test part
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,7 @@ class Source:
 
     def n_folds(self) -> int:
         """Of the cross-validation where there is no test part."""
-        rarest = int(np.bincount(self.y[self.known], minlength=len(self.classes)).min())
-        return min(MOST_FOLDS, rarest)
+        return fold_count(self.y[self.known], len(self.classes))
 
     def most_labels(self) -> int:
         """The largest number of labels per class that every class can give."""

@@ -26,7 +26,7 @@ import torch
 
 from handful import __version__, machine
 from handful.choose.auto import choose
-from handful.choose.rule import prior_table
+from handful.choose.prior import prior_table
 from handful.engine.interrupt import requested
 from handful.files import write_atomic
 from handful.randomness import key

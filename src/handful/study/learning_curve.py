@@ -59,7 +59,7 @@ class OwnCurve:
         rows = range(1, len(self.expected.sizes))
         worth = [row for row in rows if self.gain(row)[0] >= STOP]
         last = rows[-1]
-        told = f"Going by {self.name} on your own labelled pictures: "
+        start = f"Going by {self.name} on your own labelled pictures: "
         if not worth:
             most = self.gain(last)[2]
             end = (
@@ -67,11 +67,11 @@ class OwnCurve:
                 if most < STOP
                 else f"at most {100 * most:.1f}, so probably not worth it"
             )
-            return f"{told}{self.more(last)} more labels are expected to bring less than one point; {end}."
+            return f"{start}{self.more(last)} more labels are expected to bring less than one point; {end}."
         row = worth[0]
         sure = "" if self.gain(row)[1] > 0 else ", though no gain at all is possible too"
         further = f"; {self.sentence(last)}" if last != row else ""
-        return f"{told}{self.sentence(row)}{further}{sure}."
+        return f"{start}{self.sentence(row)}{further}{sure}."
 
 
 def sizes_up_to(most: int) -> tuple[int, ...]:
@@ -114,7 +114,6 @@ def own_curve(task: Task, workshop: Workshop, outcome: Outcome) -> OwnCurve | No
     )
     curve = [[first[n], *(right(n, seed) for seed in range(1, repeats))] for n in sizes]
     accuracy = np.array(curve).mean(1)
-    have = int(np.bincount(task.y.numpy(), minlength=task.n_classes).min())
-    ahead = (have, *(have * times for times in AHEAD))
-    told = forecast(sizes, accuracy, n_classes=task.n_classes, ahead=ahead, n_test=len(task.labelled))
-    return OwnCurve(name, sizes, tuple(map(float, accuracy)), have, told)
+    ahead = (task.fewest, *(task.fewest * times for times in AHEAD))
+    expected = forecast(sizes, accuracy, n_classes=task.n_classes, ahead=ahead, n_test=len(task.labelled))
+    return OwnCurve(name, sizes, tuple(map(float, accuracy)), task.fewest, expected)

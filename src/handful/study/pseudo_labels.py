@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from handful.choose.auto import MOST_FOLDS, Outcome
-from handful.data.split import folds as deal
+from handful.choose.auto import Outcome
 from handful.recipes.task import Task, Workshop
 from handful.recipes.transfer import teacher_for, teacher_targets
 
@@ -58,14 +57,11 @@ def pseudo_labels(task: Task, workshop: Workshop, outcome: Outcome) -> PseudoLab
     def targets(part: Task) -> Tensor:
         return teacher_targets(part, workshop, on=trial.on, method=teacher)
 
-    n_folds = min(MOST_FOLDS, int(torch.bincount(task.y, minlength=task.n_classes).min()))
     p = targets(task)
-    if n_folds < 2:
+    if task.n_folds < 2:
         return PseudoLabels(p, threshold, None, None, BY_TEACHER)
     checked = torch.zeros(len(task.y), task.n_classes)
-    (fold_of,) = deal(task.y.numpy(), n_folds, 1, task.seed)
-    for fold in range(n_folds):
-        held = torch.from_numpy(fold_of == fold)
+    for held in task.folds(task.n_folds):
         rows = task.labelled[held]
         part = replace(
             task,

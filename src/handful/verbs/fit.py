@@ -13,7 +13,7 @@ import torch
 from handful import __version__, machine, parallel
 from handful.augment.named import with_policies
 from handful.choose.auto import choose
-from handful.choose.rule import prior_table
+from handful.choose.prior import prior_table
 from handful.data.audit import in_order
 from handful.data.manifest import Manifest, printable
 from handful.data.sources import read_data
