@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handful.choose.prior import DOUBT, NO_PRIOR, PriorTable
-from handful.choose.rule import RULE, Verdict, decide
+from handful.choose.rule import RULE, SURE, Verdict, decide
 
 EMPTY = PriorTable()
 
@@ -28,17 +28,17 @@ def priors(gain: float, spread: float = 0.0) -> PriorTable:
 PAIR = {"linear": False, "spread": True}
 
 
-def test_the_baseline_ships_where_the_lead_is_within_half_a_standard_error() -> None:
-    """Data sets that agree leave DOUBT = 0.1 as the spread: an error of 0.5 must fall by 0.5 - 0.5 / 1.05 = 0.0238
-    for the gain to reach half of (0.5 - gain) * 0.1; for a whole one by 0.5 - 0.5 / 1.1 = 0.0455."""
-    verdict = decide(PAIR, priors(0.023), "small", 1, {}, 1)
+def test_the_baseline_ships_where_the_lead_is_within_a_quarter_of_a_standard_error() -> None:
+    """Data sets that agree leave DOUBT = 0.1 as the spread: an error of 0.5 must fall by 0.5 - 0.5 / 1.025 = 0.0122
+    for the gain to reach a quarter of (0.5 - gain) * 0.1; for a whole one by 0.5 - 0.5 / 1.1 = 0.0455."""
+    verdict = decide(PAIR, priors(0.0120), "small", 1, {}, 1)
     assert (verdict.chosen, verdict.baseline) == ("linear", "linear")
-    assert verdict.beliefs["spread"] == pytest.approx((0.023, (0.5 - 0.023) * DOUBT))
-    assert decide(PAIR, priors(0.025), "small", 1, {}, 1).chosen == "spread"
-    assert decide(PAIR, priors(0.025, spread=0.05), "small", 1, {}, 1).chosen == "linear"
+    assert verdict.beliefs["spread"] == pytest.approx((0.0120, (0.5 - 0.0120) * DOUBT))
+    assert decide(PAIR, priors(0.0125), "small", 1, {}, 1).chosen == "spread"
+    assert decide(PAIR, priors(0.0125, spread=0.05), "small", 1, {}, 1).chosen == "linear"
     assert decide(PAIR, priors(0.044), "small", 1, {}, 1, sure=1.0).chosen == "linear"
     assert decide(PAIR, priors(0.047), "small", 1, {}, 1, sure=1.0).chosen == "spread"
-    assert "more than 0.5 standard errors" in RULE
+    assert "more than 0.25 standard errors" in RULE
 
 
 def test_evidence_and_prior_are_put_together() -> None:
@@ -110,9 +110,9 @@ def situations(draw: st.DrawFn) -> Verdict:
 
 @settings(max_examples=150, deadline=None)
 @given(situations())
-def test_what_ships_is_the_baseline_or_leads_it_by_half_a_standard_error(verdict: Verdict) -> None:
+def test_what_ships_is_the_baseline_or_leads_it_by_a_quarter_of_a_standard_error(verdict: Verdict) -> None:
     mean, sd = verdict.beliefs[verdict.chosen]
-    assert verdict.chosen == verdict.baseline or mean > 0.5 * sd
+    assert verdict.chosen == verdict.baseline or mean > SURE * sd
     assert verdict.beliefs[verdict.baseline].mean == 0
     assert set(verdict.beliefs) == set(verdict.priors)
 
@@ -128,7 +128,7 @@ def test_a_labelled_only_candidate_ships_only_as_the_baseline(data: st.DataObjec
     logs = [
         math.log(max(1 - row[verdict.baseline], 0.005) / max(1 - row["user"], 0.005)) for row in rows.values()
     ]
-    # gain > sd / 2, that is 1 - exp(-d) > exp(-d) s / 2, unless the baseline makes no error at all
-    leads = math.exp(np.mean(logs)) - 1 > 0.5 * math.hypot(np.std(logs, ddof=1), DOUBT)
+    # gain > SURE sd, that is 1 - exp(-d) > exp(-d) SURE s, unless the baseline makes no error at all
+    leads = math.exp(np.mean(logs)) - 1 > SURE * math.hypot(np.std(logs, ddof=1), DOUBT)
     possible = any(row[verdict.baseline] < 1 for row in rows.values())
     assert (verdict.chosen == "user") == (leads and possible)
