@@ -24,7 +24,7 @@ from handful.augment.views import Weak
 from handful.data.images import Images
 from handful.data.stream import TrainStream
 from handful.engine.fit import fit
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.engine.update import average, descend
 from handful.methods.supervised import Supervised
 from handful.models.backbones import create
@@ -76,7 +76,7 @@ def measure(folder: Path, side: int, n: int, steps: int = 10) -> dict[str, float
     sgd = torch.optim.SGD([{"params": network.parameters(), "base_lr": 0.01}], lr=0.01)
     models = {"student": network.train(), "average": EMA(network, 0.9)}
     begin = n // 50
-    state = State(models, {"student": sgd}, step=begin)
+    state = TrainingState(models, {"student": sgd}, step=begin)
     seen: list[float] = []
     fit(
         state,

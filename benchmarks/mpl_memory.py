@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.cells import Grid
 from benchmarks.common import arguments, record
 from handful import machine
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.engine.update import update_of
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.pseudo_label import PseudoLabel
@@ -83,7 +83,7 @@ def measure(method: Any, backbone: str, batch: int, ratio: int, size: int) -> di
         )
         for role in getattr(method, "trains", ("student",))
     }
-    state, update, seconds = State(models, optimizers), update_of(method), []
+    state, update, seconds = TrainingState(models, optimizers), update_of(method), []
     for step, data in enumerate(batches(method, batch, ratio, size)):
         begin = time.perf_counter()
         update(state, data)

@@ -20,7 +20,7 @@ from benchmarks.common import record
 from handful.data.images import Images, from_array
 from handful.data.stream import TrainStream
 from handful.engine.fit import fit
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.engine.update import average, descend
 from handful.methods.supervised import Supervised
 from handful.models.backbones import create
@@ -66,7 +66,7 @@ def measure(name: str, side: int, batch: int, optimizer: str, view: str, steps: 
     precision = choose_precision(network, workshop)
     models = {"student": network.train(), "average": EMA(network, 0.99)}
     optimizers = {"student": _optimizer(Training(optimizer=optimizer), network)}
-    state = State(models, optimizers, precision=precision)
+    state = TrainingState(models, optimizers, precision=precision)
     stream = TrainStream(
         images, network.spec, task.labelled, task.y, {"x": make_view(view, task)}, batch=batch
     )

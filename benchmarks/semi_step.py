@@ -39,7 +39,7 @@ from handful import machine
 from handful.augment.views import Strong, Weak
 from handful.data.images import from_array
 from handful.data.stream import TrainStream
-from handful.engine.state import Precision, State
+from handful.engine.state import Precision, TrainingState
 from handful.engine.update import average, descend
 from handful.methods.fixmatch import FixMatch
 from handful.models.backbones import create
@@ -136,7 +136,7 @@ def ours(passes: int, precision: str, compiled: bool = False) -> Step:
         **method.roles(network, CLASSES, torch.arange(1)),
         "average": EMA(network, 0.999),
     }
-    state = State(models, {"student": sgd}, precision=Precision(precision))
+    state = TrainingState(models, {"student": sgd}, precision=Precision(precision))
     update = descend(method, after=[average()])
 
     def step(b: dict[str, Tensor]) -> None:

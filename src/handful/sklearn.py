@@ -30,9 +30,9 @@ from handful.data.images import PHOTO_SIDE, Images, from_array
 from handful.inference.classify import probabilities
 from handful.inference.model_file import Saved
 from handful.models.heads import Centre
+from handful.recipes.feature_space import Space
 from handful.recipes.table import RECIPES, check_space, find, usual_space
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import Space
 from handful.types import UsageError
 
 VECTORS = "vectors"  # the feature space of what the user computed already

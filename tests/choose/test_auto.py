@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import handful.recipes.transfer as transfer
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,6 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 import handful.choose.auto as auto
-import handful.recipes.transfer as transfer
 from handful.choose.auto import Outcome, choose, recipe_options
 from handful.choose.rule import PriorTable
 from handful.data.images import from_array

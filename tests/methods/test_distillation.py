@@ -17,7 +17,7 @@ from handful.augment.views import Strong, to_input
 from handful.data.images import from_array
 from handful.data.stream import TrainStream
 from handful.engine.fit import fit
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.engine.update import update_of
 from handful.methods.distillation import PATIENT, Distillation
 from handful.models.backbones import create
@@ -197,7 +197,7 @@ def test_teachers_stay_as_they_are_while_the_student_learns() -> None:
     first = teachers(pictures().take(torch.arange(N))).logits
     method = Distillation(**PATIENT)
     optimizer = torch.optim.SGD([{"params": student.parameters(), "base_lr": 0.1}], lr=0.1)
-    state = State({"student": student, "teacher": teachers.train()}, {"student": optimizer})
+    state = TrainingState({"student": student, "teacher": teachers.train()}, {"student": optimizer})
     norm = next(m for m in student.modules() if isinstance(m, nn.BatchNorm2d))
     was = norm.running_mean.clone()  # type: ignore[union-attr]
     fit(state, update_of(method), stream(method, student.spec), steps=4)

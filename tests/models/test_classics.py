@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.engine.update import descend
 from handful.methods.supervised import Supervised
 from handful.models.backbones import CLASSICS, create, find
@@ -104,13 +104,13 @@ def batches(size: int, n: int = 4) -> list[dict[str, Tensor]]:
     ]
 
 
-def state(name: str, size: int) -> State:
+def state(name: str, size: int) -> TrainingState:
     net = create(name, n_classes=3, size=size, seed=0).train()
     groups = [{"params": list(net.parameters()), "lr": 0.01, "base_lr": 0.01}]
-    return State({"student": net}, {"student": torch.optim.SGD(groups, momentum=0.9)})
+    return TrainingState({"student": net}, {"student": torch.optim.SGD(groups, momentum=0.9)})
 
 
-def run(s: State, some: list[dict[str, Tensor]]) -> list[float]:
+def run(s: TrainingState, some: list[dict[str, Tensor]]) -> list[float]:
     update, losses = descend(Supervised()), []
     for batch in some:
         torch.manual_seed(s.step)  # dropout inside

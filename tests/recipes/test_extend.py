@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from handful.recipes.transfer import probe
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,7 +27,6 @@ from handful.recipes import extend
 from handful.recipes.extend import FIXED, LWF, PLAIN, Old, extended, fit_heads, read
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training, train_network
-from handful.recipes.transfer import probe
 from handful.types import Batch, Loss, Models
 
 SIDE, EACH, CLASSES, OLD = 8, 12, 5, 3

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import handful.recipes.feature_matching as matching
 import numpy as np
 import pytest
 import torch
+from handful.recipes.feature_matching import ON_FEATURES, FeatureStream, on_features
+from handful.recipes.transfer import probe, propagate
 
-import handful.recipes.feature_matching as matching
 from handful.data.images import from_array
 from handful.methods.supervised import Supervised
-from handful.recipes.feature_matching import ON_FEATURES, FeatureStream, on_features
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import probe, propagate
 
 N, LABELLED, SIDE = 90, 9, 8
 OTHERS = {

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from handful.recipes.matching import KINDS, matching
 from torch import Tensor
 
 import handful.recipes.train as train
 from handful.choose.auto import Outcome, Trial, choose, recipe_options, twin_of
 from handful.choose.rule import PriorTable
 from handful.data.images import from_array
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.models.backbones import create
 from handful.randomness import key
-from handful.recipes.matching import KINDS, matching
 from handful.recipes.self_training import meta_pseudo_labels
 from handful.recipes.table import find
 from handful.recipes.task import Fitted, Task, Workshop
@@ -77,7 +77,7 @@ def test_the_method_goes_on_from_the_first_students_weights(
     ("start", "origin"), [("propagation", "mpl-start"), ("supervised", "mpl-start"), ("random", "mpl")]
 )
 def test_so_do_both_networks_of_meta_pseudo_labels(
-    start: str, origin: str, workshop: Workshop, caught: list[State]
+    start: str, origin: str, workshop: Workshop, caught: list[TrainingState]
 ) -> None:
     meta_pseudo_labels(
         task(), workshop, on="pixels", training=Training(**{**vars(STILL), "start": start}),

@@ -16,7 +16,7 @@ from torch import Tensor
 import handful.recipes.train as train
 from handful.choose.auto import choose
 from handful.choose.rule import PriorTable
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.inference.logits import predict
 from handful.recipes.noisy_student import NoisyStudent, noisy_student, select
 from handful.recipes.table import RECIPES
@@ -109,7 +109,9 @@ def test_no_rounds_leave_the_teacher_bit_for_bit(workshop: Workshop, tmp_path: P
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_each_round_labels_with_the_last_network_un_noised(workshop: Workshop, caught: list[State]) -> None:
+def test_each_round_labels_with_the_last_network_un_noised(
+    workshop: Workshop, caught: list[TrainingState]
+) -> None:
     """What a student is told is what its teacher says of plain pictures in evaluation mode, though the teacher was
     trained with dropout and stochastic depth."""
     told: list[tuple[str, Tensor, Tensor]] = []
@@ -130,7 +132,7 @@ def test_each_round_labels_with_the_last_network_un_noised(workshop: Workshop, c
 
 
 def test_the_chain_is_kept_for_the_report_also_over_a_restart(
-    workshop: Workshop, caught: list[State]
+    workshop: Workshop, caught: list[TrainingState]
 ) -> None:
     fitted = run(workshop, rounds=2)
     rows = small_task().labelled
@@ -153,7 +155,7 @@ def test_the_chain_is_kept_for_the_report_also_over_a_restart(
     assert first.trials[first.twin].rounds == {}
 
 
-def test_students_by_name_the_last_one_stays(workshop: Workshop, caught: list[State]) -> None:
+def test_students_by_name_the_last_one_stays(workshop: Workshop, caught: list[TrainingState]) -> None:
     lines: list[str] = []
     workshop.tell = lines.append
     run(workshop, rounds=3, students="conv-4, conv-4-2x", training=replace(QUICK, backbone="lenet", size=8))
@@ -172,13 +174,13 @@ def test_a_smaller_student_is_told_of(workshop: Workshop) -> None:
 
 
 def test_a_run_killed_in_its_second_round_goes_on_there(
-    workshop: Workshop, tmp_path: Path, caught: list[State], monkeypatch: pytest.MonkeyPatch
+    workshop: Workshop, tmp_path: Path, caught: list[TrainingState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(Workshop(tmp_path / "c", tmp_path / "whole")).classifier.state_dict()
     caught.clear()
     fit = train.fit
 
-    def killed(state: State, *arguments: Any, **options: Any) -> None:
+    def killed(state: TrainingState, *arguments: Any, **options: Any) -> None:
         if state.stage == "ns-2/0.1":
             options["steps"] = 2
             fit(state, *arguments, **options)

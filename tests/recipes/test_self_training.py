@@ -12,7 +12,7 @@ from tests.recipes.test_train import small_task
 from torch import nn
 
 import handful.recipes.train as train
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.methods.fixmatch import FixMatch
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
@@ -46,7 +46,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_teacher_and_student_train_and_the_average_of_the_student_is_tuned_on_the_labels(
-    workshop: Workshop, caught: list[State]
+    workshop: Workshop, caught: list[TrainingState]
 ) -> None:
     logged: list[tuple[str, int]] = []
     workshop.log = lambda stage, step, scalars: logged.append((stage, step))
@@ -75,14 +75,14 @@ def test_teacher_and_student_train_and_the_average_of_the_student_is_tuned_on_th
     assert alone.optimizers["student"].param_groups[0]["base_lr"] == MetaPseudoLabels().tune_lr
 
 
-def test_without_tuning_the_student_is_the_result(workshop: Workshop, caught: list[State]) -> None:
+def test_without_tuning_the_student_is_the_result(workshop: Workshop, caught: list[TrainingState]) -> None:
     end = run(small_task(), workshop, tune_steps=0)
     average: Any = caught[0].models["average"]
     assert len(caught) == 1 and same(end, average.module.state_dict())
 
 
 def test_done_stages_are_taken_up_and_another_student_is_tuned_anew(
-    workshop: Workshop, caught: list[State]
+    workshop: Workshop, caught: list[TrainingState]
 ) -> None:
     first = run(small_task(), workshop)
     assert same(run(small_task(), workshop), first) and len(caught) == 2
@@ -114,7 +114,7 @@ def test_the_row_of_the_table(workshop: Workshop) -> None:
 
 
 def test_the_stored_teacher_labels_once_and_is_no_part_of_the_students_training(
-    workshop: Workshop, caught: list[State]
+    workshop: Workshop, caught: list[TrainingState]
 ) -> None:
     method = ReducedMetaPseudoLabels(teacher="lenet", tune_steps=2)
     fitted = reduced_meta_pseudo_labels(
@@ -168,7 +168,7 @@ def test_a_ratio_of_zero_is_refused(recipe: str, workshop: Workshop) -> None:
 
 @pytest.mark.parametrize("method", [MetaPseudoLabels(labels="soft", tune_steps=0), FixMatch()])
 def test_auxiliary_heads_that_get_no_loss_take_no_part(
-    method: Any, workshop: Workshop, caught: list[State]
+    method: Any, workshop: Workshop, caught: list[TrainingState]
 ) -> None:
     training = Training(backbone="googlenet", steps=1, batch=2, ratio=1, size=16)
     train_network(small_task(), workshop, method, training, stage="s")
@@ -183,8 +183,8 @@ def test_the_time_of_a_step_is_that_of_one_in_which_the_student_learns(
     steps: list[int] = []
     measured = train.seconds_per_step
 
-    def watched(state: State, update: Any, *arguments: Any, **options: Any) -> float:
-        def noted(state: State, batch: Any) -> Any:
+    def watched(state: TrainingState, update: Any, *arguments: Any, **options: Any) -> float:
+        def noted(state: TrainingState, batch: Any) -> Any:
             steps.append(state.step)
             return update(state, batch)
 

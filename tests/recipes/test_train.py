@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from handful.recipes.transfer import PHOTO_INPUT, fine_tune, probe, space, tuning
 from torch import Tensor, nn
 
 import handful.recipes.train as train
 from handful.augment.views import to_input
 from handful.data.images import Images, from_array
 from handful.engine.norms import find_norms
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.inference.logits import predict
 from handful.inference.model_file import load_model, save_model
 from handful.methods.pseudo_label import PseudoLabel
@@ -26,7 +27,6 @@ from handful.models.backbones import create, layer_groups
 from handful.models.classifier import Classifier
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Training, digest, train_network
-from handful.recipes.transfer import PHOTO_INPUT, fine_tune, probe, space, tuning
 from handful.types import UsageError
 
 Parameters = list[list[Tensor]]
@@ -101,7 +101,7 @@ def test_a_sleeping_group_stays_in_the_moving_average_too(workshop: Workshop) ->
 
 
 def test_each_group_towards_the_input_has_its_rate_divided_by_2_6(
-    workshop: Workshop, caught: list[State]
+    workshop: Workshop, caught: list[TrainingState]
 ) -> None:
     training = replace(QUICK, decay_by_depth=2.6, lr=0.1, weight_decay=0.01, steps=1, warmup=0)
     train_network(small_task(), workshop, Supervised(), training, stage="s")
@@ -137,15 +137,15 @@ def norms(network: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_frozen_statistics_stay_bit_for_bit(
-    ema: float, workshop: Workshop, caught: list[State], monkeypatch: pytest.MonkeyPatch
+    ema: float, workshop: Workshop, caught: list[TrainingState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also after the calibration of the steps and after an evaluation in the middle of training."""
     kept: list[dict[str, Tensor]] = []
     fit = train.fit
     task = small_task()
 
-    def with_evaluation(state: State, *arguments: Any, **options: Any) -> None:
-        def evaluate(state: State) -> dict[str, float]:
+    def with_evaluation(state: TrainingState, *arguments: Any, **options: Any) -> None:
+        def evaluate(state: TrainingState) -> dict[str, float]:
             network = state.models["student"]
             predict(network, task.images, task.labelled, network.spec)
             modes.append({m.training for m in network.modules() if isinstance(m, nn.BatchNorm2d)})
@@ -239,7 +239,7 @@ def test_calibration_changes_no_bit(workshop: Workshop, tmp_path: Path) -> None:
     assert all(torch.equal(a.state_dict()[k], v) for k, v in b.state_dict().items())
 
 
-def test_a_stage_that_is_done_is_not_run_again(workshop: Workshop, caught: list[State]) -> None:
+def test_a_stage_that_is_done_is_not_run_again(workshop: Workshop, caught: list[TrainingState]) -> None:
     task, rows = small_task(), torch.arange(24)
     first = train_network(task, workshop, Supervised(), QUICK, stage="s")
     again = train_network(
@@ -261,7 +261,7 @@ def test_a_stage_that_is_done_is_not_run_again(workshop: Workshop, caught: list[
     assert len(caught) == len(changed) + 2
 
 
-def test_another_teacher_is_another_stage(workshop: Workshop, caught: list[State]) -> None:
+def test_another_teacher_is_another_stage(workshop: Workshop, caught: list[TrainingState]) -> None:
     task = small_task()
     for k in (0, 1):
         teacher = torch.nn.functional.one_hot(torch.full((12,), k), 3).float()
@@ -299,7 +299,7 @@ def test_a_view_that_does_not_exist(workshop: Workshop) -> None:
 
 
 def test_torch_compile_is_used_only_when_asked_for(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, caught: list[State]
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, caught: list[TrainingState]
 ) -> None:
     """With the "eager" backend, compiling changes no bit, neither of weights nor of buffers."""
     calls: list[nn.Module] = []

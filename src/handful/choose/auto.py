@@ -18,10 +18,9 @@ from handful.choose.rule import EVIDENCE_FROM, PriorTable, Verdict, decide, prio
 from handful.data.split import folds as deal
 from handful.engine.checkpoint import read, write
 from handful.losses.classify import fit_temperature
-from handful.recipes.table import Recipe, candidates, changed, find, label, usual_space
+from handful.recipes.table import Recipe, candidates, find, label
 from handful.recipes.task import RESERVE, Fitted, Task, Validation, Workshop
-from handful.recipes.train import NO_UNLABELLED, Training, small_training
-from handful.recipes.transfer import tuning
+from handful.recipes.train import NO_UNLABELLED
 from handful.stats.intervals import paired_difference
 from handful.types import UsageError
 
@@ -229,7 +228,7 @@ def twin_of(trial: Trial, task: Task) -> dict[str, Trial]:
     """What does the same with the labelled pictures alone, by its key, where there is such a thing."""
     name = trial.recipe.labelled_only
     if name:
-        on = usual_space(name, task) if name == "supervised" else trial.on
+        on = "pixels" if find(name).on == "pixels" else trial.on  # which looks at nothing else
         return {label(name, on): Trial(name, on, find(name))}
     if trial.init:
         alone = f"{trial.name}-alone"
@@ -243,8 +242,7 @@ def recipe_options(
     """Keyword arguments of a recipe's function: its default training with some fields changed."""
     chosen: dict[str, Any] = {} if method is None else {"method": method}
     if find(name).trains:
-        base: Training = tuning(on) if name.startswith("fine-tune") else small_training(task)
-        chosen["training"] = changed(base, training, "training")
+        chosen["training"] = find(name).training_for(task, on, training)
     return chosen
 
 

@@ -14,11 +14,12 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from handful.methods.base import Head
 from handful.models.heads import LinearHead, NearestMean, NearestNeighbours
 
 
 @dataclass(frozen=True)
-class LogisticRegression:
+class LogisticRegression(Head):
     """min_W  1/2 |W|^2 + C sum_i weight_i CE(W x_i + b, y_i); the bias is not penalised.
 
     Attributes:
@@ -26,7 +27,6 @@ class LogisticRegression:
     """
 
     C: float = 10.0
-    uses_unlabelled = False
 
     def fit(self, x: Tensor, y: Tensor, n_classes: int) -> nn.Module:
         """A linear head from features [n, D] and class numbers [n]."""
@@ -43,7 +43,7 @@ class LogisticRegression:
 
 
 @dataclass(frozen=True)
-class ClassMean:
+class ClassMean(Head):
     """Nearest class mean by cosine (the prototypical classifier of Snell et al. 2017 on frozen features).
 
     Attributes:
@@ -51,7 +51,6 @@ class ClassMean:
     """
 
     scale: float = 10.0
-    uses_unlabelled = False
 
     def fit(self, x: Tensor, y: Tensor, n_classes: int) -> nn.Module:
         """A head that holds the K means."""
@@ -59,7 +58,7 @@ class ClassMean:
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbours(Head):
     """k nearest labelled pictures vote with weight exp(cosine / temperature) (Wu et al. 2018, sec. 3.4).
 
     Attributes:
@@ -69,7 +68,6 @@ class Neighbours:
 
     k: int = 5
     temperature: float = 0.1
-    uses_unlabelled = False
 
     def fit(self, x: Tensor, y: Tensor, n_classes: int) -> nn.Module:
         """A head that holds the n labelled features."""

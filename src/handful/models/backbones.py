@@ -30,6 +30,7 @@ class Backbone(NamedTuple):
     licence: str = ""  # of the pretrained weights; "" where there are none
     skips: bool = False  # whether it has residual blocks, which stochastic depth can leave out
     least: int = 8  # pixels a side that it needs
+    packaged: bool = False  # whether its weights come as a Python package: it starts from them
 
 
 def lite0(n_classes: int, channels: int, size: int, pretrained: bool, drop_path: float = 0.0) -> Net:
@@ -90,7 +91,9 @@ CLASSICS: dict[str, Backbone] = {
     "vit-tiny": Backbone(partial(lecture.vit, "vit_tiny_patch16_224"), 224, TIMM, skips=True),
     "vit-small": Backbone(partial(lecture.vit, "vit_small_patch16_224"), 224, TIMM, skips=True),
     "vit-base": Backbone(partial(lecture.vit, "vit_base_patch16_224"), 224, TIMM, skips=True),
-    "lite0": Backbone(lite0, 128, "Apache-2.0 (EfficientNet-Lite, trained on ImageNet)", skips=True),
+    "lite0": Backbone(
+        lite0, 128, "Apache-2.0 (EfficientNet-Lite, trained on ImageNet)", skips=True, packaged=True
+    ),
 }
 
 BACKBONES = OURS | CLASSICS
@@ -110,6 +113,11 @@ def find(name: str) -> Backbone:
     if scale is None:
         raise UsageError(f"there is no backbone {name!r}", fix=nearest(name, list(BACKBONES)))
     return Backbone(partial(lecture.efficientnet, scale), 224, skips=True)
+
+
+def comes_pretrained(name: str) -> bool:
+    """Whether one takes a network of this name for its published weights: the packaged one, and those of libraries."""
+    return ":" in name or (name in BACKBONES and BACKBONES[name].packaged)
 
 
 def create(

@@ -26,6 +26,13 @@ def statistics_kept(model: nn.Module) -> Iterator[None]:
             norm.momentum = momentum
 
 
+def freeze_norms(model: nn.Module) -> None:
+    """Keep batch norm's running statistics as they are (for few labels): evaluation mode for norms."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
 def find_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace batch norm's running means and variances by plain averages over ``batches``, each [B, C, H, W]: for a
     network that was trained on pictures unlike those that it will see (PreciseBN: Wu & Johnson 2021, *Rethinking

@@ -35,6 +35,11 @@ class Net(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.head: nn.Module = LinearHead(dim, n_classes) if n_classes else NoHead()
 
+    @property
+    def auxiliary_heads(self) -> tuple[nn.Module, ...]:
+        """Heads that speak in training only."""
+        return ()
+
     def forward(self, x: Tensor) -> Output:
         features = self.body(x)
         return Output(features, self.head(self.drop(features)))

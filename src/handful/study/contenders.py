@@ -11,7 +11,7 @@ from handful.augment.named import with_policies
 from handful.choose.auto import started_by
 from handful.randomness import key
 from handful.recipes.table import RECIPES, changed, check_space, find, spaces_for, usual_space
-from handful.recipes.train import Training
+from handful.recipes.training import Training
 from handful.study.draws import Source
 from handful.types import UsageError
 
@@ -133,7 +133,7 @@ def line_up(contenders: Sequence[Contender], source: Source) -> list[Contender]:
         for name in filter(None, (*CHEAP_BASELINES, twin)):
             training = {k: v for k, v in c.training.items() if k not in ("init", "init_steps", "start")}
             training = training if find(name).trains else {}
-            here = usual_space(name, some) if name == "supervised" else on  # which looks at pixels alone
+            here = "pixels" if find(name).on == "pixels" else on  # which looks at nothing else
             method = c.method if name == c.recipe else {}
             add(Contender(name, here, method, training, c.seconds))
     order = {name: i for i, name in enumerate([*RECIPES, "auto"])}

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from handful.choose.auto import MOST_FOLDS, Outcome
 from handful.data.split import folds as deal
+from handful.recipes.label_propagation import teacher_for, teacher_targets
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import teacher_for, teacher_targets
 
 BY_TEACHER = "Label propagation gave them."
 BY_CHAIN = "The network of each round gives them to the next one; what the last one says, nobody learned."
@@ -54,7 +54,7 @@ def pseudo_labels(
     trial = outcome.trials[outcome.chosen]
     if not trial.recipe.uses_unlabelled or not len(task.unlabelled):
         return None
-    threshold = float(getattr(method or trial.recipe.make(), "threshold", 0.0))
+    threshold = (method or trial.recipe.make()).least_confidence
     if not trial.recipe.taught:
         checked = None if trial.logits is None else (trial.logits / outcome.temperature).softmax(1)
         p = outcome.probabilities(task.unlabelled)

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from handful.choose.auto import Outcome
 from handful.data.manifest import Issue
 from handful.randomness import permutation
+from handful.recipes.feature_space import GRAPH_LIMIT, Space
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import GRAPH_LIMIT, Space
 
 NEIGHBOURS = 10  # pictures of the pool over which likeness is averaged
 APART = 2.3  # between the means of two kinds of pictures, in sums of their standard deviations

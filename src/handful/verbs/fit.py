@@ -21,7 +21,7 @@ from handful.engine.interrupt import listening
 from handful.inference.features import BACKENDS
 from handful.randomness import key
 from handful.recipes.table import changed, check_space, find, usual_space
-from handful.recipes.train import Training
+from handful.recipes.training import Training
 from handful.report.record import Recorder
 from handful.run.file import FitOptions, Run, RunBook, resolved
 from handful.run.ground import Teller, census, downloads, slug, tasks

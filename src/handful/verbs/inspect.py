@@ -24,9 +24,9 @@ from handful.data.sources import read_data
 from handful.data.suspects import suspects
 from handful.files import write_atomic
 from handful.randomness import key, permutation
+from handful.recipes.feature_space import space
 from handful.recipes.table import spaces_for
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import space
 from handful.report.inspect import Look, Side, render
 from handful.run.preflight import check_no_run
 from handful.types import Interrupted, UsageError
