@@ -26,7 +26,7 @@ from handful.losses.classify import fit_temperature
 from handful.methods.probe import LogisticRegression
 from handful.models.backbones import create
 from handful.models.heads import Centre
-from handful.recipes.transfer import PHOTO_INPUT
+from handful.recipes.feature_space import PHOTO_INPUT
 from handful.study.screening import class_frequencies, screen
 
 PLANTED, DRAWS, LABELS, SIDE = (30, 300), range(10, 15), (4, 16), 128

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from handful import parallel
 from handful.engine.fit import fit
 from handful.engine.state import TrainingState
-from handful.engine.update import descend
+from handful.methods.base import descend
 from handful.types import Batch, HandfulError, Interrupted, Loss, Models, NotFinite
 
 

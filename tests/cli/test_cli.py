@@ -22,7 +22,7 @@ from handful.cli.console import seconds
 from handful.cli.fit import _given
 from handful.methods.pseudo_label import PseudoLabel
 from handful.recipes.table import RECIPES
-from handful.recipes.train import Training
+from handful.recipes.training import Training
 from handful.types import Interrupted, UsageError
 from handful.verbs import fit as fitting
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from handful import parallel
 from handful.augment.views import Plain, View, Weak
 from handful.data.images import Images, from_array
-from handful.data.stream import Source, TrainStream
+from handful.data.stream import TrainStream, semi_supervised
 from handful.engine import schedule
 from handful.engine.assemble import Setup, assemble
 from handful.engine.fit import fit
@@ -201,16 +201,12 @@ def stream(algorithm: Any, spec: Any) -> TrainStream:
     )  # a teacher that is right
     tables = {"target": stored, "guide": stored @ torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])}
     labels = torch.nn.functional.one_hot(y[:N_LABELLED]).float() if algorithm.mixing else y[:N_LABELLED]
-    views: dict[str, View] = {name: Weak(flip=True) for name in algorithm.views if name != "x"}
-    rows = torch.arange(N)
-    sources = {
-        "labelled": Source(
-            rows[:N_LABELLED], 4, {"x": Plain()}, "index", {"y": labels}, algorithm.mixing, ("y",)
-        )
-    }
-    if algorithm.uses_unlabelled and views:
-        told = tables if algorithm.needs_teacher else {}
-        sources["unlabelled"] = Source(rows[N_LABELLED:], 8, views, "u_index", told)
+    views: dict[str, View] = {name: Plain() if name == "x" else Weak(flip=True) for name in algorithm.views}
+    rows, ratio = torch.arange(N), 2 if algorithm.uses_unlabelled else 0
+    told = tables if algorithm.needs_teacher else {}
+    sources = semi_supervised(rows[:N_LABELLED], labels, views, 4, rows[N_LABELLED:], ratio, told)
+    if algorithm.mixing:
+        sources["labelled"] = replace(sources["labelled"], mixing=algorithm.mixing, mixed=("y",))
     return TrainStream(images, spec, sources, seed=3, stage="toy")
 
 

@@ -14,9 +14,11 @@ from handful.data.images import from_array
 from handful.engine import interrupt, schedule
 from handful.engine.fit import fit
 from handful.engine.state import Precision, TrainingState
-from handful.engine.update import average, descend, freeze_norms
+from handful.engine.update import average
 from handful.inference.logits import accuracy, evaluating, predict
+from handful.methods.base import descend
 from handful.models.ema import EMA
+from handful.models.norms import freeze_norms
 from handful.models.small import Conv4, LeNet
 from handful.types import Batch, HandfulError, Interrupted, Loss, Models, NotFinite
 
@@ -50,7 +52,7 @@ def fresh(lr: float = 0.01) -> TrainingState:
 
 def test_the_steps_equal_gradient_descent_by_hand() -> None:
     state = fresh()
-    state.schedule = schedule.cosine(3)
+    state.schedules["student"] = schedule.cosine(3)
     logged: list[tuple[int, dict[str, float]]] = []
     fit(state, descend(square), Numbers(), steps=3, log=lambda s, x: logged.append((s, x)), log_every=1)
     w, losses = 1.0, []

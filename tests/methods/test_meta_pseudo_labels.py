@@ -20,7 +20,6 @@ import toy
 
 from handful import parallel
 from handful.engine.state import TrainingState
-from handful.engine.update import update_of
 from handful.methods.feedback import MovingMean, sgd_rates
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
@@ -327,7 +326,7 @@ def test_what_cannot_be() -> None:
         [{"params": s.models["student"].parameters(), "base_lr": 0.1}]
     )
     with pytest.raises(UsageError, match="SGD"):
-        update_of(replace(PLAIN, labels="soft"))(s, batch())
+        replace(PLAIN, labels="soft").update(s, batch())
     heavy = torch.optim.SGD(s.models["student"].parameters(), lr=0.1, momentum=0.9)
     assert set(sgd_rates(heavy).values()) == {0.1}, (
         "the present gradient moves by lr; the momentum is history"

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.engine.state import TrainingState
-from handful.engine.update import descend
+from handful.methods.base import descend
 from handful.methods.supervised import Supervised
 from handful.models.backbones import CLASSICS, create, find
 from handful.models.classics import GoogLeNet

@@ -18,10 +18,10 @@ from handful.choose.auto import choose
 from handful.choose.rule import PriorTable
 from handful.engine.state import TrainingState
 from handful.inference.logits import predict
-from handful.recipes.noisy_student import NoisyStudent, noisy_student, select
-from handful.recipes.table import RECIPES
+from handful.recipes.noisy_student import NoisyStudent, select
+from handful.recipes.table import RECIPES, find
 from handful.recipes.task import Workshop
-from handful.recipes.train import Training
+from handful.recipes.training import Training
 from handful.types import Interrupted, UsageError
 
 QUICK = Training(backbone="small-resnet", steps=9, batch=6, ratio=1, ema=0.0)
@@ -90,7 +90,7 @@ def workshop(tmp_path: Path) -> Workshop:
 
 def run(workshop: Workshop, *, training: Training = QUICK, **changes: Any) -> Any:
     method = NoisyStudent(**{"threshold": 0.0, **changes})
-    return noisy_student(
+    return find("noisy-student").run(
         small_task(), workshop, on="pixels", method=method, training=training, stage="ns/0.1"
     )
 
@@ -208,8 +208,10 @@ def test_hard_and_soft_labels_teach_differently(workshop: Workshop) -> None:
 def test_without_unlabelled_pictures(workshop: Workshop) -> None:
     task = replace(small_task(), unlabelled=torch.empty(0, dtype=torch.int64))
     with pytest.raises(UsageError, match="there are none"):
-        noisy_student(task, workshop, on="pixels", training=QUICK)
-    noisy_student(task, workshop, on="pixels", method=NoisyStudent(rounds=0), training=QUICK)
+        find("noisy-student").run(task, workshop, on="pixels", training=QUICK, stage="noisy-student")
+    find("noisy-student").run(
+        task, workshop, on="pixels", method=NoisyStudent(rounds=0), training=QUICK, stage="noisy-student"
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": -1}, {"per_class": -2}])

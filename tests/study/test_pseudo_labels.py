@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from handful.recipes.transfer import teacher_targets
 from sklearn.datasets import load_digits
 
 from handful.choose.auto import choose
 from handful.data.images import from_array
 from handful.data.split import folds
+from handful.recipes.label_propagation import teacher_targets
 from handful.recipes.task import Task, Workshop
 from handful.report.build import _audit
 from handful.study.pseudo_labels import BY_ITSELF, BY_TEACHER, pseudo_labels

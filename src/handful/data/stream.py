@@ -44,6 +44,35 @@ class Source:
     pixels: Collection[str] = ()
 
 
+def semi_supervised(
+    labelled: Tensor,
+    y: Tensor,
+    views: Mapping[str, View],
+    batch: int,
+    unlabelled: Tensor | None = None,
+    ratio: int = 0,
+    tables: Mapping[str, Tensor] | None = None,
+) -> dict[str, Source]:
+    """Labelled pictures under "x" with their targets "y", and unlabelled ones in every other view.
+
+    Args:
+        labelled, unlabelled: row numbers, int64 [n] and [m].
+        y: targets: int64 [n], or float [n, K] (soft).
+        views: without "x" no labelled picture is shown.
+        batch: labelled pictures of a global batch.
+        ratio: unlabelled pictures for each labelled one; 0: none.
+        tables: of the unlabelled pictures.
+    """
+    others = {name: view for name, view in views.items() if name != "x"}
+    found = {}
+    if "x" in views:
+        found["labelled"] = Source(labelled, batch, {"x": views["x"]}, "index", {"y": y})
+    if others and ratio:
+        assert unlabelled is not None
+        found["unlabelled"] = Source(unlabelled, batch * ratio, others, "u_index", tables or {})
+    return found
+
+
 @dataclass(frozen=True)
 class TrainStream:
     """Batches that are fed from several sources.
@@ -55,8 +84,8 @@ class TrainStream:
         seed, stage: name the random draws.
         device: where batches are made.
 
-    A batch holds what its sources say, and "draw", the step's key for draws of the method's own: the same number in
-    every process.
+    A batch holds what its sources say; "index", the row numbers of the first source's pictures; and "draw", the step's
+    key for draws of the method's own: the same number in every process.
     """
 
     images: Images
@@ -78,6 +107,7 @@ class TrainStream:
         out = {"draw": torch.tensor(key(self.seed, self.stage, "method", step))}
         for name, source in self.sources.items():
             out |= self._of(name, source, step)
+            out.setdefault("index", out[source.index])
         return out
 
     def _of(self, name: str, source: Source, step: int) -> dict[str, Tensor]:

@@ -6,14 +6,14 @@ Legend: B pictures of a batch, K classes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from handful.augment.mix import Mixing
-from handful.types import Batch, Loss, Models, State
+from handful.types import Batch, Loss, Models, State, Update
 
 
 @dataclass(frozen=True)
@@ -106,25 +106,34 @@ class Objective(Method):
 
     def update(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One gradient step for the roles in ``trains``; all other weights stay as they are."""
-        return descend(self, state, batch, self.trains)
+        return descend(self, self.trains)(state, batch)
 
 
 def descend(
-    objective: Any, state: State, batch: Batch, trains: tuple[str, ...] = ("student",)
-) -> dict[str, Tensor]:
-    """One gradient step of ``objective(models, batch, step) -> Loss`` for the roles in ``trains``."""
-    with state.precision():
-        loss = objective(state.models, batch, state.step)
-    for role in trains:
-        state.optimizers[role].zero_grad(set_to_none=True)
-    loss.total.backward()
-    for role in trains:
-        state.advance(role)
-    return {"loss": loss.total.detach(), **loss.terms}
+    objective: Callable[[Models, Batch, int], Loss],
+    trains: Sequence[str] = ("student",),
+    after: Sequence[Callable[[Any], None]] = (),
+) -> Update:
+    """One gradient step of ``objective`` for the roles in ``trains``, then each of ``after`` (which take the state) in
+    order."""
+
+    def update(state: State, batch: Batch) -> dict[str, Tensor]:
+        with state.precision():
+            loss = objective(state.models, batch, state.step)
+        for role in trains:
+            state.optimizers[role].zero_grad(set_to_none=True)
+        loss.total.backward()
+        for role in trains:
+            state.advance(role)
+        for act in after:
+            act(state)
+        return {"loss": loss.total.detach(), **loss.terms}
+
+    return update
 
 
 @dataclass(frozen=True)
-class Head(Settings):
+class Head(Settings, ABC):
     """A classifier on frozen features that is solved for, not trained."""
 
     @abstractmethod

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from handful import parallel
 from handful.augment.named import make
 from handful.augment.views import View
-from handful.data.stream import Ahead, Source, TrainStream
+from handful.data.stream import Ahead, TrainStream, semi_supervised
 from handful.engine import checkpoint, schedule
 from handful.engine.assemble import Setup, assemble
 from handful.engine.fit import fit
@@ -241,17 +241,14 @@ def stream_of(stage: Stage, workshop: Workshop, network: Any) -> TrainStream:
     """The batches of a stage: its labelled pictures, and for each of them ``ratio`` unlabelled ones."""
     task, training, method = stage.task, stage.training, stage.method
     views = {name: make_view(kind, task) for name, kind in method.views.items()}
-    sources: dict[str, Source] = {}
-    if "x" in views:
-        y = torch.nn.functional.one_hot(task.y, task.n_classes).float() if method.mixing else task.y
-        sources["labelled"] = Source(
-            task.labelled, training.batch, {"x": views.pop("x")}, "index", {"y": y}, method.mixing, ("y",)
-        )
-    if views and method.uses_unlabelled:
-        sources["unlabelled"] = Source(
-            task.unlabelled, training.batch * training.ratio, views, "u_index" if sources else "index", stage.tables,
-            method.taught_mixing, pixels=method.pixels,
-        )  # fmt: skip
+    y = torch.nn.functional.one_hot(task.y, task.n_classes).float() if method.mixing else task.y
+    ratio = training.ratio if method.uses_unlabelled else 0
+    sources = semi_supervised(task.labelled, y, views, training.batch, task.unlabelled, ratio, stage.tables)
+    if method.mixing:
+        sources["labelled"] = replace(sources["labelled"], mixing=method.mixing, mixed=("y",))
+    if "unlabelled" in sources:
+        changes = {"mixing": method.taught_mixing, "pixels": method.pixels}
+        sources["unlabelled"] = replace(sources["unlabelled"], **changes)
     return TrainStream(task.images, network.spec, sources, task.seed, stage.name, workshop.device)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from handful.augment.views import View
 from handful.data.images import from_array
-from handful.data.stream import Source, TrainStream
+from handful.data.stream import Source, TrainStream, semi_supervised
 from handful.engine.assemble import Setup, assemble
 from handful.engine.fit import fit
 from handful.inference.logits import evaluating
@@ -175,10 +175,8 @@ def play(
         method, {"student": network}, sgd, Setup(seed, "moons"), n_classes=2, unlabelled=rest
     )
     views = {word: VIEWS[view] for word, view in method.views.items()}
-    batch = 2 * moons.labels
-    sources = {"labelled": Source(labelled, batch, {"x": views.pop("x")}, "index", {"y": y[labelled]})}
-    if method.uses_unlabelled:
-        sources["unlabelled"] = Source(rest, batch * moons.ratio, views, "u_index")
+    ratio = moons.ratio if method.uses_unlabelled else 0
+    sources = semi_supervised(labelled, y[labelled], views, 2 * moons.labels, rest, ratio)
     nothing = from_array(torch.zeros(1, 8, 8, dtype=torch.uint8).numpy())
     stream = PointStream(nothing, network.spec, sources, seed, "moons", points=points)
     fit(state, update, stream, steps=moons.steps, log=lambda step, _: progress(step), log_every=100)

@@ -378,9 +378,9 @@ def _outcome(student: Fitted, twin: Fitted | None, parts: Parts, options: Distil
         plain = Recipe(
             "the same network on the labels alone",
             "",
-            labels_alone,
+            labels_alone,  # type: ignore[arg-type]
             Supervised,
-            uses_unlabelled=False,  # type: ignore[arg-type]
+            uses_unlabelled=False,
         )
         outcome.twin = f"{ALONE}@{options.student}"
         outcome.trials[outcome.twin] = Trial(ALONE, options.student, plain)

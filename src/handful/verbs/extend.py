@@ -370,10 +370,10 @@ def _write(
         recipe = Recipe(
             TITLES[way],
             "",
-            extended,
+            extended,  # type: ignore[arg-type]
             LearningWithoutForgetting,
             uses_unlabelled=False,
-            trains=old.trains,  # type: ignore[arg-type]
+            trains=old.trains,
         )
         trial = Trial(way, str(old.classifier.backbone_config["name"]), recipe, seconds=attempt.seconds)
         if attempt.held_out is not None:
