@@ -271,7 +271,7 @@ def _space(x: Tensor) -> Space:
 
 
 def _key(task: Task) -> tuple[str, int, str]:
-    """Under which ``recipes.transfer.space`` looks for them."""
+    """Under which ``recipes.feature_space.space`` looks for them."""
     from handful.recipes.train import digest
 
     return (VECTORS, 0, digest(task.pool()))

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import handful.recipes.transfer as transfer
 import numpy as np
 import pytest
 import torch
@@ -17,10 +16,12 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 import handful.choose.auto as auto
+import handful.recipes.feature_space as feature_space
 from handful.choose.auto import Outcome, choose, recipe_options
 from handful.choose.rule import PriorTable
 from handful.data.images import from_array
 from handful.methods.pseudo_label import PseudoLabel
+from handful.recipes.stage import Stage
 from handful.recipes.table import RECIPES, candidates, find, usual_space
 from handful.recipes.task import Fitted, Task, Validation, Workshop
 from handful.types import UsageError
@@ -73,10 +74,10 @@ def test_a_planned_feature_backend_is_obeyed(tmp_path: Path, monkeypatch: pytest
         asked.append(backend)
         return torch.rand(len(arguments[2]), 8), backend
 
-    monkeypatch.setattr(transfer, "cached_features", noted)
+    monkeypatch.setattr(feature_space, "cached_features", noted)
     plan = {"feature backend of lite0": "torch-eager-fp32"}
-    transfer.space(digits()[0], Workshop(tmp_path, tmp_path, plan=plan), "lite0")
-    transfer.space(digits()[0], Workshop(tmp_path, tmp_path), "lite0")
+    feature_space.space(digits()[0], Workshop(tmp_path, tmp_path, plan=plan), "lite0")
+    feature_space.space(digits()[0], Workshop(tmp_path, tmp_path), "lite0")
     assert asked == ["torch-eager-fp32", "auto"]
 
 
@@ -112,14 +113,14 @@ def test_a_held_out_label_cannot_be_seen(cheap: Any, bench: Callable[..., Worksh
     task, _, _ = digits()
     seen: list[tuple[Task, Tensor]] = []
 
-    def spy(given: Task, workshop: Workshop, **_: Any) -> Fitted:
+    def spy(stage: Stage, workshop: Workshop) -> Fitted:
         def logits(rows: Tensor) -> Tensor:
-            seen.append((given, rows))
-            return torch.zeros(len(rows), given.n_classes)
+            seen.append((stage.task, rows))
+            return torch.zeros(len(rows), stage.task.n_classes)
 
-        return replace(find("logistic").run(given, workshop, on="pixels"), logits=logits)
+        return replace(find("logistic").algorithm(stage, workshop), logits=logits)
 
-    row = replace(find("logistic"), run=spy)
+    row = replace(find("logistic"), algorithm=spy)
     trial = auto.Trial("logistic", "pixels", row)
     auto._measure(trial, "spy@pixels", task, bench(), None, 4, 2, {})
     assert len(seen) == 8

@@ -49,7 +49,7 @@ class Recipe:
 
     Attributes:
         title: the field's name for it; ``words``: the same in plain words, to stand beside it.
-        steps: what it does, a stage at a time.
+        algorithm: what it does, a stage at a time.
         method: the dataclass whose fields are ``--method.…`` on the command line.
         defaults: fields of ``method`` that this recipe sets otherwise.
         uses_unlabelled: whether it looks at unlabelled pictures.
@@ -64,7 +64,7 @@ class Recipe:
 
     title: str
     words: str
-    steps: Callable[[Stage, Workshop], Fitted]
+    algorithm: Callable[[Stage, Workshop], Fitted]
     method: type[Settings]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     uses_unlabelled: bool = True
@@ -127,7 +127,7 @@ class Recipe:
             method = self.method_for(task, method)
         if training is None or isinstance(training, Mapping):
             training = self.training_for(task, on, training)
-        return self.steps(Stage(stage, task, method, training, on), workshop)
+        return self.algorithm(Stage(stage, task, method, training, on), workshop)
 
 
 def changed(base: T, changes: Mapping[str, Any], prefix: str) -> T:
