@@ -11,6 +11,7 @@ from benchmarks import headlines, show
 from benchmarks.ladder import STEPS, table
 
 from handful.recipes.table import RECIPES
+from test_layout import ORDER
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,3 +66,17 @@ def test_a_headline_wants_exactly_one_row() -> None:
         headline = headlines.Headline("case", "digits", ({"labels": labels},), headlines.GAIN)
         with pytest.raises(ValueError, match=f"{count} rows"):
             headlines.figures(headline, two)
+
+
+def test_the_map_shows_the_rooms_in_their_order() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| (\d+) \| (.+?) \|", page, flags=re.MULTILINE)
+    rooms = tuple(tuple(re.findall(r"`(\w+)`", cell)) for _, cell in lines)
+    assert rooms == ORDER
+    assert [int(number) for number, _ in lines] == list(range(1, len(ORDER) + 1))
+    picture = page.partition("```text")[2].partition("```")[0]
+    assert {room for step in ORDER for room in step} <= set(re.findall(r"\w+", picture))
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert " → ".join(", ".join(step) for step in ORDER) in re.sub(r"\s+", " ", contributing)
+    for path in re.findall(r"`((?:[a-z_]+/)+[a-z_.0-9]+\.\w+)`", page):  # every file that the page names is there
+        assert any((place / path).exists() for place in (ROOT, ROOT / "src" / "handful")), path
