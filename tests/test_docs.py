@@ -78,5 +78,7 @@ def test_the_map_shows_the_rooms_in_their_order() -> None:
     assert {room for step in ORDER for room in step} <= set(re.findall(r"\w+", picture))
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert " → ".join(", ".join(step) for step in ORDER) in re.sub(r"\s+", " ", contributing)
-    for path in re.findall(r"`((?:[a-z_]+/)+[a-z_.0-9]+\.\w+)`", page):  # every file that the page names is there
+    for path in re.findall(
+        r"`((?:[a-z_]+/)+[a-z_.0-9]+\.\w+)`", page
+    ):  # every file that the page names is there
         assert any((place / path).exists() for place in (ROOT, ROOT / "src" / "handful")), path
