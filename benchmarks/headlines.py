@@ -43,7 +43,7 @@ def auto(labels: int, baseline: str) -> tuple[dict[str, Any], ...]:
     return {"labels": labels, "recipe": "auto"}, {"labels": labels, "recipe": baseline}
 
 
-AGAINST = "{0[accuracy]:.1f} % right, the best labelled-only recipe {1[accuracy]:.1f} %: " + GAIN
+AGAINST = "{0[accuracy]:.1f} % against {1[accuracy]:.1f} %: " + GAIN
 HEADLINES: dict[str, tuple[Headline, ...]] = {
     "Does the automatic choice beat the best labelled-only recipe?": (
         Headline(
@@ -264,13 +264,13 @@ def draws(found: Mapping[str, Any]) -> str:
 
 
 def table() -> Iterator[str]:
-    """The table's lines: a row for each question, and one for each of its cases."""
+    """The table's lines, a row for each case; the first case of a question names it."""
     yield "| Question | Answer | 95 % interval | Draws | Command and raw table |"
     yield "|---|---|---|---|---|"
     for question, headlines in HEADLINES.items():
-        yield f"| **{question}** | | | | |"
-        for headline in headlines:
+        for i, headline in enumerate(headlines):
             found = json.loads((RESULTS / f"{headline.result}.json").read_text())
             answer, interval = figures(headline, found)
+            case = headline.case if i else f"**{question}**<br>{headline.case}"
             command = f"[`{found['command']}`](results/{headline.result}.md)"
-            yield f"| {headline.case} | {answer} | {interval or '–'} | {draws(found) or '–'} | {command} |"
+            yield f"| {case} | {answer} | {interval or '–'} | {draws(found) or '–'} | {command} |"

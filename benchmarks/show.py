@@ -65,9 +65,9 @@ PLAIN = (
 )
 HEAD = """# Measured results
 
-What has been measured, on one page. "Right" is accuracy on test pictures. Differences are in percentage points, paired
-by label draw, with Student's t interval over the draws: read the interval, not only the figure. From two or three
-draws it says little. Speeds drift from machine to machine: trust the ratios.
+What has been measured, on one page. Percentages are accuracies on test pictures. Differences are in percentage points,
+paired by label draw, with Student's t interval over the draws: read the interval, not only the figure. From two or
+three draws it says little. Speeds drift from machine to machine: trust the ratios.
 
 This page and the raw tables are made by `python -m benchmarks.show` from `benchmarks/results/*.json`.
 """
