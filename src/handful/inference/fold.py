@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from handful.types import HandfulError, InputSpec
 
@@ -79,18 +80,13 @@ def follow(model: nn.Module, example: Tensor) -> tuple[list[tuple[nn.Conv2d, _Ba
 
 def fold_pair(conv: nn.Conv2d, norm: _BatchNorm) -> None:
     """Change ``conv`` in place to ``norm(conv(.))``; in float64, since variances may be tiny."""
-    assert norm.running_mean is not None  # follow() took only norms with statistics
-    assert norm.running_var is not None
-    mean, variance = norm.running_mean.double(), norm.running_var.double()
-    scale = (variance + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    shift = -mean * scale if conv.bias is None else (conv.bias.double() - mean) * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.double()
-    weight = conv.weight.double() * scale[:, None, None, None]
-    conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
-    conv.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=False)
+    tensors = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    w, b, mean, variance, scale, shift = (None if x is None else x.double() for x in tensors)
+    assert w is not None
+    assert mean is not None  # follow() took only norms with statistics
+    assert variance is not None
+    fused = fuse_conv_bn_weights(w, b, mean, variance, norm.eps, scale, shift)
+    conv.weight, conv.bias = (nn.Parameter(x.to(conv.weight.dtype), requires_grad=False) for x in fused)
 
 
 def rest_of(norm: _BatchNorm) -> nn.Module:
