@@ -22,11 +22,11 @@ from handful.api import cache_folder
 from handful.data.images import Images, from_array
 from handful.data.split import draw
 from handful.inference.features import cached_features
-from handful.losses.classify import fit_temperature
 from handful.methods.probe import LogisticRegression
 from handful.models.backbones import create
 from handful.models.heads import Centre
 from handful.recipes.transfer import PHOTO_INPUT
+from handful.stats.calibration import fit_temperature
 from handful.study.screening import class_frequencies, screen
 
 PLANTED, DRAWS, LABELS, SIDE = (30, 300), range(10, 15), (4, 16), 128

@@ -17,11 +17,11 @@ from handful import parallel
 from handful.choose.rule import EVIDENCE_FROM, PriorTable, Verdict, decide, prior_table
 from handful.data.split import folds as deal
 from handful.engine.checkpoint import read, write
-from handful.losses.classify import fit_temperature
 from handful.recipes.table import Recipe, candidates, changed, find, label, usual_space
 from handful.recipes.task import RESERVE, Fitted, Task, Validation, Workshop
 from handful.recipes.train import NO_UNLABELLED, Training, small_training
 from handful.recipes.transfer import tuning
+from handful.stats.calibration import fit_temperature
 from handful.stats.intervals import paired_difference
 from handful.types import UsageError
 

@@ -23,7 +23,6 @@ from handful.data.images import Images
 from handful.data.split import folds as deal
 from handful.inference.features import cached_features
 from handful.inference.logits import evaluating, predict
-from handful.losses.classify import fit_temperature
 from handful.methods.forgetting import LearningWithoutForgetting, Responses
 from handful.methods.probe import LogisticRegression
 from handful.models.classifier import Classifier
@@ -31,6 +30,7 @@ from handful.models.heads import Chain, JoinedHead, Likeness, NearestMean, Neare
 from handful.recipes.task import RESERVE, Fitted, Task, Validation, Workshop
 from handful.recipes.train import STEPS, Training, small_training, train_further
 from handful.recipes.transfer import tuning
+from handful.stats.calibration import fit_temperature
 
 LWF, PLAIN, FIXED = "learning-without-forgetting", "fine-tuning", "feature-extraction"
 TITLES = {LWF: "Learning without Forgetting", PLAIN: "plain fine-tuning", FIXED: "feature extraction"}
