@@ -90,7 +90,7 @@ def test_temperature_of_equal_margins_solves_its_equation(n: int, right: int, ma
     logits = torch.tensor([[margin, 0.0]]).expand(n, 2)
     target = (torch.arange(n) >= right).long()
     t = fit_temperature(logits, target, sd=0.5)
-    assert t == pytest.approx(math.exp(brentq(slope, math.log(0.05), math.log(20))), rel=2e-3)
+    assert t == pytest.approx(math.exp(brentq(slope, math.log(0.05), math.log(20))), rel=1e-5)
 
 
 def test_few_pictures_move_the_temperature_less_than_many() -> None:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from handful.augment.views import to_input
 from handful.inference.model_file import Saved, size_on_disk
-from handful.inference.onnx import NEEDS, graph, parity, to_onnx
-from handful.inference.teachers import Teacher, open_session, read_teacher
+from handful.inference.onnx import NEEDS, graph, open_session, parity, to_onnx
+from handful.inference.teachers import Teacher, read_teacher
 from handful.models.count import count
 from handful.types import HandfulError, InputSpec, Interrupted
 

@@ -16,7 +16,7 @@ from handful.data.images import Images
 from handful.engine import checkpoint
 from handful.methods.distillation import Distillation
 from handful.methods.supervised import Supervised
-from handful.models.teacher import Answer, Frozen, Teachers
+from handful.models.teacher import Answer, FrozenTeacher, Teachers
 from handful.recipes.matching import matching
 from handful.recipes.self_training import substage
 from handful.recipes.task import Fitted, Task, Workshop
@@ -155,7 +155,7 @@ def taught_by_own(
 def own_lessons(teacher: Fitted, task: Task, workshop: Workshop, method: Distillation) -> Lessons:
     """What a teacher that was trained on the task says of its pictures."""
     made = teacher.classifier
-    frozen = Frozen(made, made.spec, task.images.channels, workshop.device)
+    frozen = FrozenTeacher(made, made.spec, task.images.channels, workshop.device)
     rows = torch.cat([task.labelled, task.unlabelled]).sort().values
     log_p, features = ask(
         frozen, task.images, rows, features=method.feature_weight > 0, device=workshop.device

@@ -24,7 +24,7 @@ def fit_temperature(
     """The temperature T that minimises sum_i CE(y_i, softmax(z_i / T)) + (log T)^2 / (2 sd^2).
 
     The sum is that of Guo et al., section 4.2. The other term is a normal prior on log T around 0: a dozen pictures
-    cannot move T far from 1, hundreds can. An infinite ``sd`` takes it away. Brent's method finds T to 0.1 % between
+    cannot move T far from 1, hundreds can. An infinite ``sd`` takes it away. Brent's method finds T to 1e-6 between
     the neighbours of the best point of a grid: with the prior there may be two valleys. Fit it on pictures that the
     model was not trained on.
 
@@ -40,7 +40,7 @@ def fit_temperature(
     points = np.linspace(math.log(low), math.log(high), 61)
     best = int(np.argmin([loss(point) for point in points]))
     bounds = points[max(best - 1, 0)], points[min(best + 1, 60)]
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 5e-4})
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return math.exp(found.x)
 
 
