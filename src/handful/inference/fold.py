@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from handful.models.norms import activation_in
 from handful.types import HandfulError, InputSpec
 
 TOLERANCE = 1e-3
@@ -42,7 +43,7 @@ def fold(model: nn.Module, example: Tensor | None = None) -> nn.Module:
         pairs, before = follow(folded, example)
     for conv, norm in pairs:
         fold_pair(conv, norm)
-        folded.set_submodule(names[norm], rest_of(norm))
+        folded.set_submodule(names[norm], activation_in(norm))
     with torch.inference_mode():
         after = flat(folded(example))
     for a, b in zip(before, after, strict=True):
@@ -87,12 +88,6 @@ def fold_pair(conv: nn.Conv2d, norm: _BatchNorm) -> None:
     assert variance is not None
     fused = fuse_conv_bn_weights(w, b, mean, variance, norm.eps, scale, shift)
     conv.weight, conv.bias = (nn.Parameter(x.to(conv.weight.dtype), requires_grad=False) for x in fused)
-
-
-def rest_of(norm: _BatchNorm) -> nn.Module:
-    """What is left of a norm when its arithmetic is gone: its activation, if it has one."""
-    activation = getattr(norm, "act", None)
-    return activation if isinstance(activation, nn.Module) else nn.Identity()
 
 
 def flat(output: object) -> list[Tensor]:

@@ -89,7 +89,7 @@ def pillow_weights(n: int, first: Tensor, length: Tensor, out: int) -> Tensor:
     width = step.clamp(min=1)  # of the filter: wider where the picture shrinks
     centre = first + (torch.arange(out, dtype=torch.float64) + 0.5) * step
     weights = cubic((torch.arange(n, dtype=torch.float64) + 0.5 - centre.unsqueeze(1)) * (1 / width))
-    return whole(weights / weights.sum(1, keepdim=True) * 2**PILLOW_BITS)
+    return round_half_away(weights / weights.sum(1, keepdim=True) * 2**PILLOW_BITS)
 
 
 class ByteResize(nn.Module):
@@ -109,7 +109,7 @@ class ByteResize(nn.Module):
         weights = weights / weights.sum(1, keepdim=True)
         most = float(weights.max())
         self.bits = next(b for b in range(23) if b == 22 or int(0.5 + most * 2 ** (b + 1)) >= 1 << 15)
-        self.register_buffer("weights", whole(weights * 2**self.bits).float())
+        self.register_buffer("weights", round_half_away(weights * 2**self.bits).float())
 
     def forward(self, x: Tensor) -> Tensor:
         return to_gray_values(self.weights @ to_gray_values(x @ self.weights.T, self.bits), self.bits)
@@ -123,7 +123,7 @@ def cubic(x: Tensor) -> Tensor:
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def whole(x: Tensor) -> Tensor:
+def round_half_away(x: Tensor) -> Tensor:
     """Rounded, halves away from zero."""
     return x.sign() * (x.abs() + 0.5).floor()
 

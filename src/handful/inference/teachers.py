@@ -150,7 +150,7 @@ def _published(name: str, device: str) -> Teacher:
             fix = "choose one with classes, or fit one on your classes: handful fit DATA --features timm:…"
             raise UsageError(f"'{name}' has features, but no classes to teach", fix=fix)
     net = create(name, n_classes=n_classes, pretrained=True)
-    classes = imagenet() if n_classes == 1000 else tuple(f"class-{k:05d}" for k in range(n_classes))
+    classes = imagenet_classes() if n_classes == 1000 else tuple(f"class-{k:05d}" for k in range(n_classes))
     config_ = {"name": name, "n_classes": n_classes, "channels": net.spec.channels, "size": net.spec.size}
     classifier = Classifier(net, None, config_)
     saved = Saved(
@@ -160,7 +160,7 @@ def _published(name: str, device: str) -> Teacher:
     return Teacher(name, classes, found.fingerprint, 0, found.answer, saved)
 
 
-def imagenet() -> tuple[str, ...]:
+def imagenet_classes() -> tuple[str, ...]:
     """The names of ImageNet's 1,000 classes in their usual order; two that are alike get a number."""
     from torchvision.models import ResNet18_Weights
 

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from handful.models.norms import statistics_kept
+from handful.models.norms import activation_in, statistics_kept
 from handful.randomness import permutation
 
 BOTH, BRANCH, SKIP, PLAIN = "both", "branch", "skip", "plain"
@@ -215,6 +215,5 @@ def without_norms(model: nn.Module) -> nn.Module:
     model = deepcopy(model)
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            inner = getattr(module, "act", None)
-            model.set_submodule(name, inner if isinstance(inner, nn.Module) else nn.Identity())
+            model.set_submodule(name, activation_in(module))
     return model

@@ -124,11 +124,11 @@ def forecast(
     means, error = _summary(x, n_test)
     resampled = _resample(x, means, error)  # [B, S]; the first row is the measured means
     points = np.concatenate([n, np.asarray(ahead, dtype=np.float64)])
-    told, weights = _fit(n, 1 - resampled, error, points)  # errors [B, K, S + T], weights [B, K]
-    told = np.clip(1 - told, 0, 1)[:, :, len(n) - 1 :]  # accuracy at the last size and ahead of it
+    predicted, weights = _fit(n, 1 - resampled, error, points)  # errors [B, K, S + T], weights [B, K]
+    predicted = np.clip(1 - predicted, 0, 1)[:, :, len(n) - 1 :]  # accuracy at the last size and ahead of it
 
-    accuracy, spread = _mixture(told, weights)
-    gain, gain_spread = _mixture(told[:, :, 1:] - told[:, :, :1], weights)
+    accuracy, spread = _mixture(predicted, weights)
+    gain, gain_spread = _mixture(predicted[:, :, 1:] - predicted[:, :, :1], weights)
     doublings = np.log2(np.asarray(ahead) / n[-1])
     z = float(ndtri(0.5 + level / 2))
     half = z * np.sqrt((SHARE * spread[1:]) ** 2 + (BASE + DRIFT * doublings) ** 2)
@@ -187,10 +187,10 @@ def _fit(n: Array, errors: Array, spread: Array, points: Array) -> tuple[Array, 
     return a[..., None] + b[..., None] * ahead, weights / weights.sum(axis=1, keepdims=True)
 
 
-def _mixture(told: Array, weights: Array) -> tuple[Array, Array]:
+def _mixture(predicted: Array, weights: Array) -> tuple[Array, Array]:
     """Mean over curves of the measured row, and the standard deviation over curves and resamples."""
-    mean = np.einsum("bk,bkp->bp", weights, told)
-    within = np.einsum("bk,bkp->bp", weights, (told - mean[:, None]) ** 2).mean(axis=0)
+    mean = np.einsum("bk,bkp->bp", weights, predicted)
+    within = np.einsum("bk,bkp->bp", weights, (predicted - mean[:, None]) ** 2).mean(axis=0)
     return mean[0], np.sqrt(within + mean.var(axis=0))
 
 
