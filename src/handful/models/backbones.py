@@ -141,21 +141,11 @@ def create(
             without residual blocks.
         HandfulError: where weights cannot be downloaded.
     """
-    if seed is not None:
-        with torch.random.fork_rng(devices=[]):
+    channels = 3 if pretrained and channels == 1 else channels
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
             torch.manual_seed(seed)
-            return create(
-                name,
-                n_classes=n_classes,
-                pretrained=pretrained,
-                channels=channels,
-                size=size,
-                dropout=dropout,
-                drop_path=drop_path,
-            )
-    if pretrained and channels == 1:
-        channels = 3
-    net = _build(name, n_classes, pretrained, channels, size, drop_path)
+        net = _build(name, n_classes, pretrained, channels, size, drop_path)
     net.drop.p = dropout
     return net
 

@@ -134,15 +134,12 @@ def activation_maps(
         [B, H, W], and "CAM" or "Grad-CAM".
     """
     layer = layer or last_map(model, x.shape[1:])
-    kept: list[Tensor] = []
-    handle = model.get_submodule(layer).register_forward_hook(lambda module, inputs, out: kept.append(out))
-    try:
-        with evaluation(model), torch.enable_grad():
-            out = model(x.detach().clone().requires_grad_())  # so that a frozen network has a graph as well
-            logits = out.logits if head is None else head(out.features)
-    finally:
-        handle.remove()
-    seen = kept[0]
+    with evaluation(model), torch.enable_grad():
+        kept, out = outputs(
+            model, [layer], x.detach().clone().requires_grad_()
+        )  # so that a frozen one has a graph
+        logits = out.logits if head is None else head(out.features)
+    seen = kept[layer]
     linear = model.head if head is None else head
     if seen.dim() == 4 and isinstance(linear, nn.Linear) and is_mean(out.features, seen):
         return torch.einsum("bc,bchw->bhw", linear.weight[classes], seen).detach(), "CAM"

@@ -29,6 +29,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from handful.models.count import is_layer, on_meta, run
+from handful.models.maps import outputs
 from handful.models.modes import evaluation
 
 
@@ -262,23 +263,12 @@ def effective(
     x = torch.randn(n, *shape, generator=generator) if pictures is None else pictures.detach().clone()
     x = x.to(next(model.parameters())).requires_grad_()
     with evaluation(model), torch.enable_grad():
-        seen = output_of(model, layer, x)
+        seen = outputs(model, [layer], x)[0][layer]
         middle = seen[:, :, seen.shape[2] // 2, seen.shape[3] // 2]
         weight = torch.randn(middle.shape, generator=generator).to(middle)
         (gradient,) = torch.autograd.grad((middle * weight).sum(), x)
     field = gradient.abs().sum(1).mean(0).float()
     return field / field.max().clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def output_of(model: nn.Module, layer: str, x: Tensor) -> Tensor:
-    """What the module named ``layer`` gives for ``x``."""
-    kept: list[Tensor] = []
-    handle = model.get_submodule(layer).register_forward_hook(lambda module, inputs, out: kept.append(out))
-    try:
-        model(x)
-    finally:
-        handle.remove()
-    return kept[0]
 
 
 def places(field: Field, unit: tuple[int, int], side: tuple[int, int]) -> Iterator[tuple[int, int]]:
