@@ -50,7 +50,7 @@ class Joins(TorchFunctionMode):
         self.depth[x] = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, name = kwargs or {}, getattr(function, "__name__", "")
+        kwargs, name = kwargs or {}, function.__name__
         known = [
             self.depth[x] for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x in self.depth
         ]

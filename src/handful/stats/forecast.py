@@ -3,7 +3,7 @@
 Every curve of the ensemble says ``error(n) = a + b · g(n)`` with ``a, b >= 0`` and a falling shape g: a power
 n^-c, an exponential, the shape of Morgan, Mercer and Flodin, or minus log n, on grids of the inner parameters. All
 are among the families reviewed by Viering & Loog, "The shape of learning curves: a review", IEEE TPAMI 45 (2023).
-Legend: S sizes measured, T sizes foretold (labels per class), R draws, K curves, B
+Legend: S sizes measured, T sizes predicted (labels per class), R draws, K curves, B
 resamples. Accuracies are fractions in [0, 1].
 """
 
@@ -96,7 +96,7 @@ def forecast(
     n_test: int = 0,
     level: float = 0.95,
 ) -> Forecast:
-    """Foretell the accuracy at ``ahead`` labels per class from that at ``sizes``.
+    """Predict the accuracy at ``ahead`` labels per class from that at ``sizes``.
 
     Each curve is fitted by weighted least squares to the mean errors; curves are averaged with weights
     exp(-chi² / 2), each family starting with the same share. Resampling (draws, jointly over sizes; or the
@@ -108,7 +108,7 @@ def forecast(
         sizes: ascending labels per class [S], at least 3.
         accuracies: [S, R] over draws, NaN where missing, or [S]: one curve, such as cross-validation on
             a user's own few labels.
-        ahead: labels per class to foretell; by default multiples of the largest size.
+        ahead: labels per class to predict; by default multiples of the largest size.
         n_test: pictures that each figure was measured on; needed for one curve alone.
 
     Raises:
