@@ -24,10 +24,9 @@ from benchmarks.datasets import DATASETS, Dataset
 from handful.api import cache_folder
 from handful.choose.auto import MOST_FOLDS
 from handful.data.split import folds
-from handful.losses.classify import TEMPERATURE_SD, fit_temperature
 from handful.recipes.table import find
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.stats.intervals import expected_calibration_error
+from handful.stats.calibration import TEMPERATURE_SD, expected_calibration_error, fit_temperature
 
 CHOSEN_ON = ("digits", "usps", "fashion_mnist", "office-amazon", "office-webcam")
 JUDGED_ON = ("mnist", "caltech101", "tf_flowers")

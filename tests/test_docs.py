@@ -55,8 +55,7 @@ def test_no_figure_of_a_headline_is_written_by_hand() -> None:
         found = json.loads((ROOT / "benchmarks" / "results" / f"{headline.result}.json").read_text())
         answer, interval = headlines.figures(headline, found)
         assert (
-            f"{headline.case} | {answer} | {interval or '–'} |"
-            in (ROOT / "docs" / "results.md").read_text()
+            f"{headline.case} | {answer} | {interval or '–'} |" in (ROOT / "docs" / "results.md").read_text()
         )
 
 

@@ -72,9 +72,9 @@ def test_a_planned_feature_backend_is_obeyed(tmp_path: Path, monkeypatch: pytest
 
     def noted(*arguments: Any, backend: str, **options: Any) -> Any:
         asked.append(backend)
-        return torch.rand(len(arguments[2]), 8), backend
+        return torch.rand(len(arguments[1]), 8), backend
 
-    monkeypatch.setattr(feature_space, "cached_features", noted)
+    monkeypatch.setattr(feature_space, "extract", noted)
     plan = {"feature backend of lite0": "torch-eager-fp32"}
     feature_space.space(digits()[0], Workshop(tmp_path, tmp_path, plan=plan), "lite0")
     feature_space.space(digits()[0], Workshop(tmp_path, tmp_path), "lite0")

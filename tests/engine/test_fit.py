@@ -257,7 +257,8 @@ def test_frozen_norms_keep_their_statistics() -> None:
 
 def test_predict_does_not_depend_on_the_batch_size_or_the_mode() -> None:
     torch.manual_seed(0)
-    model = LeNet(3, channels=1, size=8, dropout=0.5).train()
+    model = LeNet(3, channels=1, size=8).train()
+    model.drop.p = 0.5
     pictures = torch.randint(256, (10, 8, 8), dtype=torch.uint8)
     images = from_array(pictures.numpy())
     ids = torch.tensor([7, 1, 1, 9])

@@ -20,7 +20,7 @@ from handful.engine.fit import fit
 from handful.engine.state import TrainingState
 from handful.methods.distillation import PATIENT, Distillation
 from handful.models.backbones import create
-from handful.models.teacher import Frozen, Teachers, gray
+from handful.models.teacher import FrozenTeacher, Teachers, gray
 from handful.types import InputSpec, Loss, Output, UsageError
 
 N, SIDE, K = 24, 8, 3
@@ -186,7 +186,7 @@ def test_teachers_stay_as_they_are_while_the_student_learns() -> None:
     """Evaluation mode, no gradient, batch norm's statistics unchanged, nothing of them in a checkpoint."""
     student = create("conv-4", n_classes=K, channels=1, size=SIDE, seed=0).train()
     network = create("conv-4", n_classes=K, channels=1, size=SIDE, seed=1).train()
-    teachers = Teachers([Frozen(network, network.spec, 1)])
+    teachers = Teachers([FrozenTeacher(network, network.spec, 1)])
     before = {name: value.clone() for name, value in network.state_dict().items()}
     first = teachers(pictures().take(torch.arange(N))).logits
     method = Distillation(**PATIENT)

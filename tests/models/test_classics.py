@@ -15,7 +15,7 @@ from handful.methods.supervised import Supervised
 from handful.models.backbones import CLASSICS, create, find
 from handful.models.classics import GoogLeNet
 from handful.models.count import count
-from handful.models.maps import units
+from handful.models.maps import building_blocks
 from handful.types import UsageError
 
 SMALLEST = {  # one of each family, the cheapest; the others differ in numbers of blocks and channels alone
@@ -93,7 +93,7 @@ def test_stems_leave_a_map_of_small_pictures() -> None:
     for name in ("resnet-18", "efficientnet-b0", "googlenet"):
         for size, side in ((32, 4), (64, 4), (96, 3)):
             net = meta(name, size=size)
-            shapes = units(net, (3, size, size)).values()
+            shapes = building_blocks(net, (3, size, size)).values()
             assert min(s[-1] for s in shapes if len(s) == 4 and s[-1] > 1) == side, name
 
 

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from handful.data.images import from_array
 from handful.methods.distillation import PATIENT, Distillation
 from handful.methods.supervised import Supervised
-from handful.models.teacher import Frozen, Teachers
+from handful.models.teacher import FrozenTeacher, Teachers
 from handful.recipes import distill as recipe
 from handful.recipes.distill import Lessons, ask, distilled, labels_alone, own_lessons
 from handful.recipes.stage import Stage
@@ -54,7 +54,7 @@ def teacher(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
 
 
 def lessons_of(teacher: Fitted, task: Task, rows: torch.Tensor, features: bool = False) -> Lessons:
-    frozen = Frozen(teacher.classifier, teacher.classifier.spec, 1)
+    frozen = FrozenTeacher(teacher.classifier, teacher.classifier.spec, 1)
     return Lessons(rows, *ask(frozen, task.images, rows, features=features), Teachers([frozen]), "teacher")
 
 
@@ -124,7 +124,7 @@ def test_what_a_teacher_cannot_give(task: Task, teacher: Fitted, bench: Callable
 def test_answers_are_kept_and_are_those_of_the_classifier(
     task: Task, teacher: Fitted, tmp_path: Path
 ) -> None:
-    frozen, calls = Frozen(teacher.classifier, teacher.classifier.spec, 1), list[int]()
+    frozen, calls = FrozenTeacher(teacher.classifier, teacher.classifier.spec, 1), list[int]()
 
     def counted(pixels: torch.Tensor) -> Any:
         calls.append(len(pixels))

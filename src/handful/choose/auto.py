@@ -17,10 +17,10 @@ from handful import parallel
 from handful.choose.rule import EVIDENCE_FROM, PriorTable, Verdict, decide, prior_table
 from handful.data.split import folds as deal
 from handful.engine.checkpoint import read, write
-from handful.losses.classify import fit_temperature
 from handful.recipes.table import Recipe, candidates, find, label
 from handful.recipes.task import RESERVE, Fitted, Task, Validation, Workshop
 from handful.recipes.train import NO_UNLABELLED
+from handful.stats.calibration import fit_temperature
 from handful.stats.intervals import paired_difference
 from handful.types import UsageError
 

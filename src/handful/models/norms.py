@@ -50,3 +50,9 @@ def find_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
             model(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def activation_in(norm: nn.Module) -> nn.Module:
+    """What is left of a norm when its arithmetic is gone: its activation, if a library put one into it (timm's
+    ``BatchNormAct2d``)."""
+    return dict(norm.named_children()).get("act", nn.Identity())

@@ -17,7 +17,7 @@ from handful.engine import checkpoint
 from handful.methods.distillation import Distillation
 from handful.methods.supervised import Supervised
 from handful.methods.table import REGISTRY
-from handful.models.teacher import Answer, Frozen, Teachers
+from handful.models.teacher import Answer, FrozenTeacher, Teachers
 from handful.recipes.consistency import from_first_student
 from handful.recipes.fine_tune import fine_tune
 from handful.recipes.stage import Stage
@@ -146,7 +146,7 @@ def taught_by_own(stage: Stage, workshop: Workshop) -> Fitted:
 def own_lessons(teacher: Fitted, task: Task, workshop: Workshop, method: Distillation) -> Lessons:
     """What a teacher that was trained on the task says of its pictures."""
     made = teacher.classifier
-    frozen = Frozen(made, made.spec, task.images.channels, workshop.device)
+    frozen = FrozenTeacher(made, made.spec, task.images.channels, workshop.device)
     rows = torch.cat([task.labelled, task.unlabelled]).sort().values
     log_p, features = ask(
         frozen, task.images, rows, features=method.feature_weight > 0, device=workshop.device

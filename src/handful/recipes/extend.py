@@ -21,9 +21,8 @@ from handful import parallel
 from handful.augment.views import to_input
 from handful.data.images import Images
 from handful.data.split import folds as deal
-from handful.inference.features import cached_features
+from handful.inference.features import extract
 from handful.inference.logits import evaluating, predict
-from handful.losses.classify import fit_temperature
 from handful.methods.forgetting import LearningWithoutForgetting, Responses
 from handful.methods.probe import LogisticRegression
 from handful.models.classifier import Classifier
@@ -32,6 +31,7 @@ from handful.recipes.stage import Stage
 from handful.recipes.task import RESERVE, Fitted, Task, Validation, Workshop
 from handful.recipes.train import STEPS, Built, train
 from handful.recipes.training import Training, usual_training
+from handful.stats.calibration import fit_temperature
 
 LWF, PLAIN, FIXED = "learning-without-forgetting", "fine-tuning", "feature-extraction"
 TITLES = {LWF: "Learning without Forgetting", PLAIN: "plain fine-tuning", FIXED: "feature extraction"}
@@ -211,11 +211,10 @@ def _frozen_table(old: Old, task: Task, workshop: Workshop) -> Tensor:
             table = features(made.backbone, task.images, torch.arange(len(task.images)))
         else:
             asked = workshop.planned("feature backend asked for", lambda: workshop.feature_backend)
-            table, backend = cached_features(
-                old.fingerprint,
+            table, backend = extract(
                 made.backbone,
                 task.images,
-                fingerprint=task.images.fingerprint,
+                key=f"{old.fingerprint} {task.images.fingerprint}",
                 cache=workshop.cache / "features",
                 backend=str(workshop.plan.get("feature backend", asked)),
                 mirror=made.mirror,

@@ -10,7 +10,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from handful.augment.views import to_input
-from handful.inference.features import cached_features
+from handful.inference.features import extract
 from handful.models.backbones import create
 from handful.models.classifier import Classifier, PixelComponents
 from handful.models.heads import Centre, Chain
@@ -61,11 +61,10 @@ def _frozen(task: Task, workshop: Workshop, name: str, size: int) -> Space:
     backbone = create(name, n_classes=0, pretrained=True, size=size or None).to(workshop.device)
     mirror = task.photographs
     asked = workshop.planned("feature backend asked for", lambda: workshop.feature_backend)
-    raw, backend = cached_features(
-        name,
+    raw, backend = extract(
         backbone,
         task.images,
-        fingerprint=task.images.fingerprint,
+        key=f"{name} {task.images.fingerprint}",
         cache=workshop.cache / "features",
         backend=str(workshop.plan.get(f"feature backend of {name}", asked)),
         mirror=mirror,

@@ -31,7 +31,6 @@ from handful.files import write_atomic
 from handful.inference.costs import Cost, costs
 from handful.inference.model_file import Saved
 from handful.inference.teachers import Onnx, Teacher, agreed_classes, in_order, read_teacher, reordered
-from handful.losses.classify import fit_temperature
 from handful.methods.distillation import Distillation
 from handful.methods.supervised import Supervised
 from handful.models.teacher import Teachers, mean_of_logs
@@ -49,6 +48,7 @@ from handful.run.ground import Teller, census, downloads, slug
 from handful.run.opening import open_book, open_pictures, open_workshop
 from handful.run.preflight import check_outside
 from handful.run.results import write_results
+from handful.stats.calibration import fit_temperature
 from handful.stats.intervals import accuracy, paired_difference
 from handful.types import UsageError
 from handful.verbs.distill_table import TOGETHER, Figures, Row, as_section, read_figures, sentence

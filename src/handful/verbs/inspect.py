@@ -195,14 +195,13 @@ def _common(images: Images, rows: NDArray[np.int64], side: int, channels: int) -
 
 def _deep(images: Images, cache: Path, progress: Progress) -> Tensor:
     """Features of the packaged pretrained network, float32 [n, 1280]."""
-    from handful.inference.features import cached_features
+    from handful.inference.features import extract
     from handful.models.backbones import create
 
-    return cached_features(
-        "lite0",
+    return extract(
         create("lite0", n_classes=0, pretrained=True, size=PHOTO_INPUT),
         images,
-        fingerprint=images.fingerprint,
+        key=f"lite0 {images.fingerprint}",
         cache=cache / "features",
         progress=lambda d, t: progress("features (lite0)", d, t),
     ).values
