@@ -39,9 +39,9 @@ from handful.data.images import from_array
 from handful.data.split import draw
 from handful.data.suspects import RATE, suspects
 from handful.randomness import permutation, uniform
+from handful.recipes.feature_space import space
 from handful.recipes.table import spaces_for
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import space
 from handful.stats.intervals import wilson
 
 COPY_SETS = {"tf_flowers": "tf_flowers/tf_flowers.zip", "caltech101": "caltech101/caltech101.zip"}

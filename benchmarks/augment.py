@@ -32,7 +32,7 @@ from handful.augment.named import make
 from handful.augment.tensors import run as by_tensors
 from handful.augment.views import View
 from handful.data.images import from_array
-from handful.data.stream import TrainStream
+from handful.data.stream import TrainStream, semi_supervised
 from handful.losses.classify import cross_entropy
 from handful.models.backbones import create
 from handful.randomness import uniform
@@ -151,7 +151,7 @@ def in_training(
     network = network.to(memory_format=torch.channels_last).train()
     views = {"x": make("weak"), "weak": make("weak"), "strong": make("fixmatch-strong")}
     rows = torch.arange(len(images))
-    stream = TrainStream(images, network.spec, rows, rows % 10, views, batch, rows, ratio)
+    stream = TrainStream(images, network.spec, semi_supervised(rows, rows % 10, views, batch, rows, ratio))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.03, momentum=0.9, nesterov=True)
     data, model = [], []
     for step in range(rounds + 1):

@@ -27,7 +27,7 @@ from handful.inference.onnx import parity, to_onnx
 from handful.models.backbones import BACKBONES, create
 from handful.models.classifier import Classifier
 from handful.models.count import activation_bytes, count
-from handful.models.maps import units
+from handful.models.maps import building_blocks
 from handful.models.receptive import fields
 from handful.models.small import Net
 from handful.report.model_page import sides
@@ -42,7 +42,7 @@ def counted(name: str) -> dict[str, Any]:
         net = create(name, n_classes=1000 if size > 84 else 10)
     shape = (3, size, size)
     total = count(net, shape)
-    maps = [n for n, s in units(net, shape).items() if len(s) == 4 and s[2] * s[3] > 1]
+    maps = [n for n, s in building_blocks(net, shape).items() if len(s) == 4 and s[2] * s[3] > 1]
     known = fields(net, shape)
     seen = [known[n] for n in maps if n in known]
     return {

@@ -22,10 +22,9 @@ from benchmarks.cells import Grid, task_for
 from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS, Dataset
 from handful.api import cache_folder
-from handful.losses.classify import TEMPERATURE_SD, fit_temperature
 from handful.recipes.table import find
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.stats.intervals import expected_calibration_error
+from handful.stats.calibration import TEMPERATURE_SD, expected_calibration_error, fit_temperature
 
 CHOSEN_ON = ("digits", "usps", "fashion_mnist", "office-amazon", "office-webcam")
 JUDGED_ON = ("mnist", "caltech101", "tf_flowers")

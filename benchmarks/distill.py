@@ -28,9 +28,11 @@ from handful.methods.distillation import Distillation
 from handful.models.count import count
 from handful.randomness import permutation
 from handful.recipes.distill import Lessons, distilled, labels_alone
+from handful.recipes.feature_space import space
+from handful.recipes.label_propagation import propagate
+from handful.recipes.stage import Stage
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training
-from handful.recipes.transfer import propagate, space
+from handful.recipes.training import Training
 from handful.stats.intervals import mean_interval
 
 LABELS, POOL, TEST = 100, 10_000, 5_000
@@ -86,8 +88,10 @@ class Draw:
         stage = f"student-{[ALONE, *VARIANTS].index(name)}"
         if name == ALONE:
             method = Distillation(**VIEW)
-            return labels_alone(self.task, self.workshop, method, self.training, like="", stage=stage)
-        return distilled(self.task, self.workshop, self.lessons(), VARIANTS[name], self.training, stage=stage)
+            return labels_alone(Stage("", self.task, method, self.training), self.workshop, name=stage)
+        return distilled(
+            Stage(stage, self.task, VARIANTS[name], self.training), self.lessons(), self.workshop
+        )
 
 
 def main() -> None:

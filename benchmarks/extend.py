@@ -38,9 +38,10 @@ from handful.methods.supervised import Supervised
 from handful.models.heads import LinearHead
 from handful.recipes.candidate import Candidate
 from handful.recipes.extend import FIXED, LWF, PLAIN, Old, add_classes, extended, further, read, warmed_up
+from handful.recipes.stage import Stage
 from handful.recipes.table import find, fit_candidate
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import train_further
+from handful.recipes.train import Built, train
 from handful.run.ground import slug
 from handful.stats.intervals import mean_interval
 
@@ -145,11 +146,11 @@ class Split:
         elif kind:
             if kind == NORMS:
                 training = replace(training, freeze_norms=not training.freeze_norms)
-            fitted = extended(old, task, self.workshop, way, method, training, stage=f"{kind} {way}")
+            fitted = extended(old, Stage(f"{kind} {way}", task, method, training), self.workshop, way)
             found = self.score(fitted.logits(self.test))
             return {name: value for name, value in found.items() if "joint" not in name}
         else:
-            done = add_classes(old, task, self.workshop, method, training, only=(way,))
+            done = add_classes(old, Stage("", task, method, training), self.workshop, only=(way,))
             fitted = done.attempts[way].fitted
         return self.score(fitted.logits(self.test))
 
@@ -179,10 +180,8 @@ class Split:
         network.head = rows
         config = {**config, "head": rows.config()}
         training = replace(further(old, task), steps=s.steps, batch=32 if s.data == "fashion_mnist" else 16)
-        return train_further(
-            both, self.workshop, Supervised(view="plain"), training, network, config,
-            stage=JOINT, origin=old.fingerprint, roles={},
-        )  # fmt: skip
+        stage = Stage(JOINT, both, Supervised(view="plain"), training, origin=old.fingerprint)
+        return train(stage, self.workshop, lambda done: Built(network, config))
 
     def score(self, logits: Tensor) -> dict[str, Any]:
         """Both readings on both sides, in percent."""

@@ -14,12 +14,12 @@ import numpy as np
 from benchmarks.cells import Grid, run_cell, spread, task_for
 from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS
-from handful.recipes.feature_matching import ON_FEATURES
+from handful.recipes.table import RECIPES as KNOWN
 from handful.stats.intervals import mean_interval
 
 SETS = {"tf_flowers": (4, 16), "office-amazon": (4,), "cifar10": (25,)}  # labels per class
 BEFORE = ("logistic", "propagation")
-RECIPES = (*BEFORE, *(f"{name}-features" for name in ON_FEATURES))
+RECIPES = (*BEFORE, *(name for name in KNOWN if name.endswith("-features")))
 DRAWS = range(200, 205)
 
 

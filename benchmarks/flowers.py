@@ -21,7 +21,7 @@ from benchmarks.datasets import Dataset, tf_flowers
 from benchmarks.grids import RUNS, keep, source, sweep
 from handful.api import cache_folder
 from handful.files import write_atomic
-from handful.inference.features import cached_features
+from handful.inference.features import extract
 from handful.models.backbones import create
 from handful.recipes.task import Task
 from handful.stats.intervals import mean_interval
@@ -34,11 +34,10 @@ RECIPES = ("propagation", "fine-tune-pseudo@lite0:training.steps=40", "auto")  #
 
 def floor(data: Dataset, task: Task) -> dict[str, float]:
     """The script: centred, normalised fp32 features; C = 10; 10 neighbours, cosine cubed, alpha 0.9, 20 rounds."""
-    raw, _ = cached_features(
-        "lite0",
+    raw, _ = extract(
         create("lite0", pretrained=True),
         data.images,
-        fingerprint=data.images.fingerprint,
+        key=f"lite0 {data.images.fingerprint}",
         cache=cache_folder() / "features",
         backend="torch-eager-fp32",
     )

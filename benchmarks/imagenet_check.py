@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from benchmarks.common import InMemory, arguments, members, pictures, record
-from handful.inference.features import BACKENDS, extract, missing
+from handful.inference.backends import BACKENDS, missing
+from handful.inference.features import extract
 from handful.models.backbones import create
 
 

@@ -23,7 +23,7 @@ from handful.api import cache_folder
 from handful.randomness import permutation
 from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
-from handful.recipes.train import small_training
+from handful.recipes.training import small_training
 from handful.stats.intervals import balanced_accuracy, macro_f1, mean_interval
 from handful.study.contenders import parse
 

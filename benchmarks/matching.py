@@ -22,10 +22,10 @@ from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS, Dataset
 from handful.api import cache_folder
 from handful.data.images import from_array
-from handful.recipes.matching import KINDS
+from handful.methods.table import CONSISTENCY, REGISTRY
 from handful.recipes.table import find
 from handful.recipes.task import Workshop
-from handful.recipes.train import small_training
+from handful.recipes.training import small_training
 from handful.study.contenders import parse
 
 SETS, LABELS, POOL, STEPS, SIDE = ("usps", "mnist"), 4, 1300, 400, 8
@@ -39,7 +39,11 @@ CHANGES = (
     "fixmatch:training.start=supervised",
     "fixmatch:training.start=random",
 )
-OTHERS = ("supervised", "pseudo-label", *(name for name in KINDS if name != "fixmatch"))
+OTHERS = (
+    "supervised",
+    "pseudo-label",
+    *(name for name, row in REGISTRY.items() if row.family == CONSISTENCY and name != "fixmatch"),
+)
 META = (
     "mpl",
     "mpl:method.feedback_weight=0.0",

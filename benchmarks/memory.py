@@ -22,10 +22,11 @@ import torch
 
 from handful.augment.views import Weak
 from handful.data.images import Images
-from handful.data.stream import TrainStream
+from handful.data.stream import TrainStream, semi_supervised
 from handful.engine.fit import fit
-from handful.engine.state import State
-from handful.engine.update import average, descend
+from handful.engine.state import TrainingState
+from handful.engine.update import average
+from handful.methods.base import descend
 from handful.methods.supervised import Supervised
 from handful.models.backbones import create
 from handful.models.ema import EMA
@@ -67,7 +68,7 @@ def measure(folder: Path, side: int, n: int, steps: int = 10) -> dict[str, float
     images = Images(torch.from_numpy(data), range(n), "memory")  # type: ignore[arg-type]
     network = create("small-resnet", n_classes=2, size=side, seed=0)
     rows = torch.arange(n)
-    stream = TrainStream(images, network.spec, rows, rows % 2, {"x": Weak()}, batch=50)
+    stream = TrainStream(images, network.spec, semi_supervised(rows, rows % 2, {"x": Weak()}, 50))
     most = 0.0
     for step in range(n // 50):
         stream.at(step)
@@ -76,7 +77,7 @@ def measure(folder: Path, side: int, n: int, steps: int = 10) -> dict[str, float
     sgd = torch.optim.SGD([{"params": network.parameters(), "base_lr": 0.01}], lr=0.01)
     models = {"student": network.train(), "average": EMA(network, 0.9)}
     begin = n // 50
-    state = State(models, {"student": sgd}, step=begin)
+    state = TrainingState(models, {"student": sgd}, step=begin)
     seen: list[float] = []
     fit(
         state,

@@ -21,13 +21,11 @@ from torch import Tensor
 from benchmarks.cells import Grid
 from benchmarks.common import arguments, record
 from handful import machine
-from handful.engine.state import State
-from handful.engine.update import update_of
+from handful.engine.assemble import Setup, assemble
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
 from handful.models.backbones import create
-from handful.recipes.train import extra_roles
 
 CASES: dict[str, Any] = {
     "base": None,
@@ -72,18 +70,15 @@ def measure(method: Any, backbone: str, batch: int, ratio: int, size: int) -> di
     student = create(backbone, n_classes=CLASSES, size=size, seed=0).train()
     if method is None:
         return {"peak MB": _peak()}
-    models = {"student": student, **extra_roles(method, student, CLASSES, torch.arange(100))}
-    optimizers = {
-        role: torch.optim.SGD(
-            [{"params": list(models[role].parameters()), "base_lr": 0.01}],
-            lr=0.01,
-            momentum=0.9,
-            nesterov=True,
-            foreach=True,
-        )
-        for role in getattr(method, "trains", ("student",))
-    }
-    state, update, seconds = State(models, optimizers), update_of(method), []
+
+    def sgd(role: str, model: torch.nn.Module) -> torch.optim.SGD:
+        groups = [{"params": list(model.parameters()), "base_lr": 0.01}]
+        return torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True, foreach=True)
+
+    state, update = assemble(
+        method, {"student": student}, sgd, Setup(), n_classes=CLASSES, unlabelled=torch.arange(100)
+    )
+    seconds = []
     for step, data in enumerate(batches(method, batch, ratio, size)):
         begin = time.perf_counter()
         update(state, data)

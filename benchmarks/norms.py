@@ -23,7 +23,7 @@ from handful.api import cache_folder
 from handful.engine.norms import find_norms
 from handful.recipes.table import find
 from handful.recipes.task import Workshop
-from handful.recipes.train import small_training
+from handful.recipes.training import small_training
 from handful.stats.intervals import mean_interval
 
 LABELS, DRAWS = (4, 25), range(3)

@@ -18,15 +18,17 @@ import torch
 
 from benchmarks.common import record
 from handful.data.images import Images, from_array
-from handful.data.stream import TrainStream
+from handful.data.stream import TrainStream, semi_supervised
 from handful.engine.fit import fit
-from handful.engine.state import State
-from handful.engine.update import average, descend
+from handful.engine.state import TrainingState
+from handful.engine.update import average
+from handful.methods.base import descend
 from handful.methods.supervised import Supervised
 from handful.models.backbones import create
 from handful.models.ema import EMA
 from handful.recipes.task import Task, Workshop
-from handful.recipes.train import Training, _optimizer, choose_precision, make_view
+from handful.recipes.train import choose_precision, make_view, optimizer_of
+from handful.recipes.training import Training
 from handful.types import Batch, Loss, Models
 
 CASES = {
@@ -65,11 +67,10 @@ def measure(name: str, side: int, batch: int, optimizer: str, view: str, steps: 
     network = create(name, n_classes=10, size=side, seed=0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     precision = choose_precision(network, workshop)
     models = {"student": network.train(), "average": EMA(network, 0.99)}
-    optimizers = {"student": _optimizer(Training(optimizer=optimizer), network)}
-    state = State(models, optimizers, precision=precision)
-    stream = TrainStream(
-        images, network.spec, task.labelled, task.y, {"x": make_view(view, task)}, batch=batch
-    )
+    optimizers = {"student": optimizer_of(Training(optimizer=optimizer), network)}
+    state = TrainingState(models, optimizers, precision=precision)
+    sources = semi_supervised(task.labelled, task.y, {"x": make_view(view, task)}, batch)
+    stream = TrainStream(images, network.spec, sources)
 
     clock: dict[str, list[float]] = {key: [] for key in ("data and views", "forward and backward", "step")}
     mark = {"forward": 0.0, "step": 0.0}

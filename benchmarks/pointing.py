@@ -26,8 +26,10 @@ from benchmarks.datasets import DATASETS
 from handful.augment.views import to_input
 from handful.data.images import from_array
 from handful.methods.supervised import Supervised
+from handful.recipes.stage import Stage
 from handful.recipes.task import Task, Workshop
-from handful.recipes.train import Training, train_network
+from handful.recipes.train import train_network
+from handful.recipes.training import Training
 from handful.stats.intervals import wilson
 
 SIDE, DIGIT = 48, 20
@@ -84,7 +86,7 @@ def measure(root: Path, seed: int, steps: int, mix: dict[str, Any]) -> dict[str,
         training = Training(backbone="small-resnet", steps=steps, batch=64)
         method = Supervised(view="weak:flip=false", **mix)
         network: Any = train_network(
-            task, workshop, method, training, stage="pointing"
+            Stage("pointing", task, method, training), workshop
         ).classifier.backbone.eval()
     right, pointed, inside = [], [], []
     for some in torch.arange(LEARNT, LEARNT + TESTED).split(250):

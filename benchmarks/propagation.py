@@ -22,7 +22,7 @@ from handful.api import cache_folder
 from handful.augment.views import to_input
 from handful.data.images import from_array
 from handful.data.split import draw
-from handful.inference.features import cached_features
+from handful.inference.features import extract
 from handful.methods.label_propagation import LabelPropagation, affinity
 from handful.methods.probe import LogisticRegression
 from handful.models.backbones import create
@@ -64,7 +64,7 @@ def table(name: str, root: Path, cache: Path) -> Table:
     else:
         network = create("lite0", n_classes=0, pretrained=True)
         key = from_array(x.numpy()).fingerprint
-        raw, _ = cached_features("lite0", network, InMemory(x), fingerprint=key, cache=cache, mirror=True)
+        raw, _ = extract(network, InMemory(x), key=f"lite0 {key}", cache=cache, mirror=True)
     centre = Centre(raw.shape[1]).fit(raw[: len(pool)])
     rows = centre(raw)
     y = torch.from_numpy(data.y)

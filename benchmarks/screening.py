@@ -21,12 +21,12 @@ from benchmarks.datasets import DATASETS
 from handful.api import cache_folder
 from handful.data.images import Images, from_array
 from handful.data.split import draw
-from handful.inference.features import cached_features
-from handful.losses.classify import fit_temperature
+from handful.inference.features import extract
 from handful.methods.probe import LogisticRegression
 from handful.models.backbones import create
 from handful.models.heads import Centre
-from handful.recipes.transfer import PHOTO_INPUT
+from handful.recipes.feature_space import PHOTO_INPUT
+from handful.stats.calibration import fit_temperature
 from handful.study.screening import class_frequencies, screen
 
 PLANTED, DRAWS, LABELS, SIDE = (30, 300), range(10, 15), (4, 16), 128
@@ -34,13 +34,11 @@ PLANTED, DRAWS, LABELS, SIDE = (30, 300), range(10, 15), (4, 16), 128
 
 def features(images: Images) -> Tensor:
     """Lite0 features [N, D] as a run makes them."""
-    table, _ = cached_features(
-        "lite0",
+    table, _ = extract(
         create("lite0", pretrained=True, size=PHOTO_INPUT),
         images,
-        fingerprint=images.fingerprint,
+        key=f"lite0 {images.fingerprint}",
         cache=cache_folder() / "features",
-        backend="auto",
         mirror=True,
     )
     return table

@@ -30,16 +30,20 @@ from handful.api import cache_folder
 from handful.augment.views import to_input
 from handful.inference.logits import evaluating
 from handful.methods.probe import LogisticRegression
+from handful.methods.table import PRETEXT, REGISTRY
 from handful.models.backbones import create
 from handful.models.heads import Centre
 from handful.models.norms import find_statistics
-from handful.recipes.table import PRETEXTS, find
+from handful.recipes.stage import Stage
+from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
-from handful.recipes.train import INITS, Training, self_supervised, small_training
+from handful.recipes.train import self_supervised
+from handful.recipes.training import INITS, Training, small_training
 from handful.stats.intervals import mean_interval
 
 STEPS, RATIO, LABELS, BESIDE_AT = 300, 3, (4, 25), 25
 STARTS = ("random", *INITS)
+PRETEXTS = [name for name, row in REGISTRY.items() if row.family == PRETEXT]
 
 
 def network(task: Task, workshop: Workshop, training: Training) -> Any:
@@ -49,7 +53,7 @@ def network(task: Task, workshop: Workshop, training: Training) -> Any:
     if training.init == "random":
         find_statistics(made, [to_input(task.images.take(task.pool()[:1024]), made.spec)])
     else:
-        made.body.load_state_dict(self_supervised(task, workshop, training))
+        made.body.load_state_dict(self_supervised(Stage("", task, None, training), workshop))
     return made
 
 

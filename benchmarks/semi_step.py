@@ -38,9 +38,10 @@ from benchmarks.common import arguments, record
 from handful import machine
 from handful.augment.views import Strong, Weak
 from handful.data.images import from_array
-from handful.data.stream import TrainStream
-from handful.engine.state import Precision, State
-from handful.engine.update import average, descend
+from handful.data.stream import TrainStream, semi_supervised
+from handful.engine.state import Precision, TrainingState
+from handful.engine.update import average
+from handful.methods.base import descend
 from handful.methods.fixmatch import FixMatch
 from handful.models.backbones import create
 from handful.models.ema import EMA
@@ -136,7 +137,7 @@ def ours(passes: int, precision: str, compiled: bool = False) -> Step:
         **method.roles(network, CLASSES, torch.arange(1)),
         "average": EMA(network, 0.999),
     }
-    state = State(models, {"student": sgd}, precision=Precision(precision))
+    state = TrainingState(models, {"student": sgd}, precision=Precision(precision))
     update = descend(method, after=[average()])
 
     def step(b: dict[str, Tensor]) -> None:
@@ -152,12 +153,14 @@ def batches(batch: int) -> TrainStream:
     return TrainStream(
         images=from_array(noise),
         spec=create("wrn-28-2", n_classes=CLASSES, channels=3, size=SIDE).spec,  # type: ignore[arg-type]
-        labelled=torch.arange(256),
-        y=torch.arange(256) % CLASSES,
-        views={"x": Weak(), "weak": Weak(), "strong": Strong()},
-        batch=batch,
-        unlabelled=torch.arange(256, 4096),
-        ratio=RATIO,
+        sources=semi_supervised(
+            torch.arange(256),
+            torch.arange(256) % CLASSES,
+            {"x": Weak(), "weak": Weak(), "strong": Strong()},
+            batch,
+            torch.arange(256, 4096),
+            RATIO,
+        ),
     )
 
 

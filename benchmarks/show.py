@@ -1,4 +1,5 @@
-"""``python -m benchmarks.show``: every result in ``benchmarks/results`` as tables in ``docs/results.md``."""
+"""``python -m benchmarks.show`` writes ``docs/results.md``, the headlines, and ``docs/results/NAME.md``, a table for
+every result in ``benchmarks/results``."""
 
 from __future__ import annotations
 
@@ -6,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import headlines
 from benchmarks.common import RESULTS
 
-PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+DOCS = Path(__file__).parent.parent / "docs"
 TITLES = {
     "digits": "Handwritten digits, 4 labels per class: does the shipped model beat labelled-only training?",
     "flowers": "tf_flowers at 1, 4, 16 and 64 labels per class",
@@ -54,42 +56,47 @@ TITLES = {
     "backbones": "Backbones: cost, receptive field, speed",
     "degradation": "Degradation: training error of plain and residual nets of 20 and 56 layers",
     "prior": "The prior of the automatic choice",
+    "weights": "Final weights of nine trainers on the digits, as hashes: what a refactoring must not move",
 }
-PRECISE = (
-    "cifar_few",
-    "cifar_many",
-    "fashion",
-    "fashion_long",
-    "fashion_rest",
-    "matching",
-    "norms",
-)  # made with ``precise_norms``
+PRECISE = ("cifar_few", "cifar_many", "fashion", "fashion_long", "fashion_rest", "matching", "norms")
+PLAIN = (
+    "Made with batch norm's statistics from plain pictures "
+    "([decision 12](../decisions/0012-statistics-of-plain-pictures.md))."
+)
+HEAD = """# Measured results
+
+What has been measured, on one page. Percentages are accuracies on test pictures. Differences are in percentage points,
+paired by label draw, with Student's t interval over the draws: read the interval, not only the figure. From two or
+three draws it says little. Speeds drift from machine to machine: trust the ratios.
+
+This page and the raw tables are made by `python -m benchmarks.show` from `benchmarks/results/*.json`.
+"""
+TABLES = f"""
+## All tables
+
+Accuracies are in percent; spreads are sample standard deviations over label draws. Since [decision
+12](decisions/0012-statistics-of-plain-pictures.md) batch norm's statistics come from plain pictures. Of the tables of
+networks from scratch,
+{", ".join(f"`{name}`" for name in PRECISE)}
+were made with it; the others are older, and their labels-only rows may be too low by up to some points.
+"""
 OWN = {"rows", "command", "date", "machine", "versions"}
 
 
-def page() -> str:
-    """The whole page."""
-    parts = [
-        "# Measured results",
-        "Made by `python -m benchmarks.show` from `benchmarks/results/*.json`. Accuracies are in percent; spreads are "
-        "sample standard deviations over label draws. Speeds drift from machine to machine: trust the ratios.",
-        "Since [decision 12](decisions/0012-statistics-of-plain-pictures.md) batch norm's statistics come from plain "
-        f"pictures. Of the tables of networks from scratch {', '.join(f'`{name}`' for name in PRECISE)} were made with "
-        "it; the others are older, and their labels-only rows may be too low by up to some points.",
-    ]
+def pages() -> dict[str, str]:
+    """Every page that is made here, by its path below ``docs``."""
     names = [
         *TITLES,
         *sorted(p.stem for p in RESULTS.glob("*.json") if "." not in p.stem and p.stem not in TITLES),
     ]
-    for name in names:
-        path = RESULTS / f"{name}.json"
-        if path.exists():
-            parts += section(name, json.loads(path.read_text()))
-    return "\n\n".join(parts) + "\n"
+    found = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in names}
+    made = {f"results/{name}.md": section(name, content) for name, content in found.items()}
+    tables = [f"- [{TITLES.get(name, name)}](results/{name}.md), {found[name]['date']}" for name in names]
+    return {"results.md": "\n".join([HEAD, *headlines.table(), TABLES, *tables, ""]), **made}
 
 
-def section(name: str, found: dict[str, Any]) -> list[str]:
-    """Title, provenance and table of one result."""
+def section(name: str, found: dict[str, Any]) -> str:
+    """The page of one result: title, provenance and table."""
     machine, versions = found.get("machine", {}), found.get("versions", {})
     about = [
         f"`{found['command']}`",
@@ -101,10 +108,12 @@ def section(name: str, found: dict[str, Any]) -> list[str]:
     columns = list(dict.fromkeys(key for row in found["rows"] for key in row))
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     lines += [f"| {' | '.join(cell(row.get(column, '')) for column in columns)} |" for row in found["rows"]]
-    parts = [f"## {TITLES.get(name, name)}", "; ".join(about) + ".", "\n".join(lines)]
-    if (PAGE.parent / "figures" / f"{name}.svg").exists():
-        parts.insert(2, f"![Accuracy against labels per class](figures/{name}.svg)")
-    return parts
+    parts = [f"# {TITLES.get(name, name)}", "; ".join(about) + ".", "\n".join(lines)]
+    if (DOCS / "figures" / f"{name}.svg").exists():
+        parts.insert(2, f"![Accuracy against labels per class](../figures/{name}.svg)")
+    if name in PRECISE:
+        parts.insert(2, PLAIN)
+    return "\n\n".join(parts) + "\n"
 
 
 def cell(value: Any) -> str:
@@ -119,5 +128,7 @@ def cell(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
-    print(PAGE)
+    (DOCS / "results").mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (DOCS / name).write_text(text, encoding="utf-8")
+    print(DOCS / "results.md")

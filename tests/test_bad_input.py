@@ -27,7 +27,7 @@ from handful.cli.compare import numbers, recipes
 from handful.cli.console import seconds
 from handful.cli.fit import _given, _peek
 from handful.recipes.table import RECIPES, changed, find
-from handful.recipes.train import Training
+from handful.recipes.training import Training
 from handful.study.contenders import parse
 from handful.types import UsageError
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from handful import parallel
 from handful.engine.fit import fit
-from handful.engine.state import State
-from handful.engine.update import descend
+from handful.engine.state import TrainingState
+from handful.methods.base import descend
 from handful.types import Batch, HandfulError, Interrupted, Loss, Models, NotFinite
 
 
@@ -101,7 +101,7 @@ def _one_says(rank: int, what: str) -> str:
 
     model = parallel.wrap(nn.Linear(1, 1))
     sgd = torch.optim.SGD([{"params": model.parameters(), "base_lr": 0.1}], lr=0.1)
-    state = State({"student": model}, {"student": sgd})
+    state = TrainingState({"student": model}, {"student": sgd})
     try:
         with interrupt.listening():
             fit(state, descend(objective), Ones(), steps=9)

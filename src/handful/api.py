@@ -10,7 +10,6 @@ from handful.data.images import open_store
 from handful.data.manifest import printable
 from handful.data.sources import read_data, read_labelled
 from handful.engine.interrupt import listening
-from handful.inference.classify import predict
 from handful.run.file import FitOptions, Run, versions
 from handful.run.ground import Teller, cache_folder, census, downloads, slug, tasks
 from handful.run.preflight import check_outside
@@ -28,6 +27,7 @@ from handful.verbs.fit import dry_run, fit
 from handful.verbs.inspect import Inspected, read_any
 from handful.verbs.inspect import inspect as look_at
 from handful.verbs.inspect_model import ModelInspected, inspect_model
+from handful.verbs.predict import predict
 
 __all__ = [
     "AugmentOptions", "Augmented", "CompareOptions", "Compared", "DistillOptions", "Distilled", "Evaluation",

@@ -32,9 +32,9 @@ from handful.inference.classify import probabilities
 from handful.inference.model_file import Saved
 from handful.models.heads import Centre
 from handful.recipes.candidate import Candidate
+from handful.recipes.feature_space import Space
 from handful.recipes.table import RECIPES, asked, find
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import Space
 from handful.types import UsageError
 
 VECTORS = "vectors"  # the feature space of what the user computed already
@@ -259,7 +259,7 @@ def _space(x: Tensor) -> Space:
 
 
 def _key(task: Task) -> tuple[str, int, str]:
-    """Under which ``recipes.transfer.space`` looks for them."""
+    """Under which ``recipes.feature_space.space`` looks for them."""
     from handful.recipes.train import digest
 
     return (VECTORS, 0, digest(task.pool()))

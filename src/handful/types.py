@@ -5,11 +5,13 @@ Legend: B pictures of a batch, C channels, H height, W width, D features, K clas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # torch is slow to import; errors and protocols must not pay for it
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
 Batch = Mapping[str, "Tensor"]
 """Named tensors of one step: ``x`` [B, C, H, W], ``y`` [B], ``weak``, ``strong``, ``index`` ..."""
@@ -42,37 +44,28 @@ class InputSpec(NamedTuple):
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
 
-class Objective(Protocol):
-    """Models and a batch to a loss; a frozen dataclass whose fields are its whole configuration."""
+class State(Protocol):
+    """What an update works on: networks by role, their optimisers, the step, the names of the random draws."""
 
-    def __call__(self, models: Models, batch: Batch, step: int) -> Loss: ...
+    models: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+    step: int
+    seed: int
+    stage: str
+
+    @property
+    def precision(self) -> Callable[[], AbstractContextManager[Any]]:
+        """The number format of forward passes, as a context."""
+        ...
+
+    def advance(self, role: str) -> None:
+        """One step of a role's optimiser, at this step's learning rates."""
 
 
 class Update(Protocol):
     """Who steps, in which order. Returns scalars for the log."""
 
     def __call__(self, state: Any, batch: Batch) -> dict[str, Tensor]: ...
-
-
-class Method(Protocol):
-    """A row of ``methods.table``: a frozen dataclass that is an ``Objective`` or brings an ``Update``.
-
-    Three more names may be declared, where the defaults do not do:
-
-    - ``roles(network, n_classes, unlabelled)``: networks and memories besides the student, by role; ``network`` is
-      the student with its first weights, ``unlabelled`` the row numbers of those pictures. Default: none.
-    - ``trains``: the roles that get an optimiser each. Default: ``("student",)``.
-    - ``update(state, batch)``: the method's own order of steps (an ``Update``). Default: descent on the objective.
-
-    Attributes:
-        views: which view of the pictures stands under which name of the batch ("x": labelled pictures).
-        uses_unlabelled: whether the batch has unlabelled pictures.
-    """
-
-    @property
-    def views(self) -> Mapping[str, str]: ...
-    @property
-    def uses_unlabelled(self) -> bool: ...
 
 
 class Stream(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from handful.augment.mix import Mixing, mixed_labels, partners
 from handful.augment.named import make
 from handful.augment.views import Plain
 from handful.data.images import from_array
-from handful.data.stream import TrainStream
+from handful.data.stream import Source, TrainStream
 from handful.randomness import uniform
 from handful.types import InputSpec, UsageError
 
@@ -87,16 +89,10 @@ def test_partners_are_a_permutation() -> None:
 def stream(mixing: Mixing | None) -> TrainStream:
     draw = np.random.RandomState(0)
     images = from_array(draw.randint(0, 256, (30, 1, 8, 8)).astype(np.uint8))
-    return TrainStream(
-        images=images,
-        spec=InputSpec(8, 1),
-        labelled=torch.arange(30),
-        y=torch.nn.functional.one_hot(torch.arange(30) % 3, 3).float(),
-        views={"x": make("weak+randaugment:n=1")},
-        batch=12,
-        mixing=mixing,
-        seed=5,
-    )
+    y = torch.nn.functional.one_hot(torch.arange(30) % 3, 3).float()
+    views = {"x": make("weak+randaugment:n=1")}
+    source = Source(torch.arange(30), 12, views, "index", {"y": y}, mixing, ("y",))
+    return TrainStream(images, InputSpec(8, 1), {"labelled": source}, seed=5)
 
 
 def test_two_processes_mix_as_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,16 +110,8 @@ def test_a_streams_targets_say_what_its_pictures_are() -> None:
     """Pictures that show their class as a gray value: the mean of a mixed one has to be the mean of its label."""
     shown = np.array([0, 120, 240])
     images = from_array(np.broadcast_to(shown[np.arange(30) % 3].astype(np.uint8)[:, None, None], (30, 8, 8)))
-    plain = stream(Mixing("both"))
-    made = TrainStream(
-        images,
-        InputSpec(8, 1, (0.0,), (1 / 255,)),
-        plain.labelled,
-        plain.y,
-        {"x": Plain()},
-        batch=12,
-        mixing=plain.mixing,
-    ).at(0)
+    source = replace(stream(Mixing("both")).sources["labelled"], views={"x": Plain()})
+    made = TrainStream(images, InputSpec(8, 1, (0.0,), (1 / 255,)), {"labelled": source}).at(0)
     means = made["x"].double().mean((1, 2, 3))
     torch.testing.assert_close(means, made["y"].double() @ torch.from_numpy(shown).double(), atol=0.5, rtol=0)
     assert len(made["y"].max(1).values.unique()) > 5

@@ -15,12 +15,13 @@ import torch
 from tests.choose.conftest import digits
 
 import handful.choose.auto as auto
-import handful.recipes.transfer as transfer
+import handful.recipes.feature_space as feature_space
 from handful.choose.auto import Outcome, choose
 from handful.choose.evidence import Evidence, HeldOut
 from handful.choose.prior import PriorTable
 from handful.methods.pseudo_label import PseudoLabel
 from handful.recipes.candidate import Candidate
+from handful.recipes.stage import Stage
 from handful.recipes.table import RECIPES, asked, candidates, find, fit_candidate, usual_space
 from handful.recipes.task import Validation, Workshop
 from handful.types import UsageError
@@ -49,12 +50,12 @@ def test_a_planned_feature_backend_is_obeyed(tmp_path: Path, monkeypatch: pytest
 
     def noted(*arguments: Any, backend: str, **options: Any) -> Any:
         asked.append(backend)
-        return torch.rand(len(arguments[2]), 8), backend
+        return torch.rand(len(arguments[1]), 8), backend
 
-    monkeypatch.setattr(transfer, "cached_features", noted)
+    monkeypatch.setattr(feature_space, "extract", noted)
     plan = {"feature backend of lite0": "torch-eager-fp32"}
-    transfer.space(digits()[0], Workshop(tmp_path, tmp_path, plan=plan), "lite0")
-    transfer.space(digits()[0], Workshop(tmp_path, tmp_path), "lite0")
+    feature_space.space(digits()[0], Workshop(tmp_path, tmp_path, plan=plan), "lite0")
+    feature_space.space(digits()[0], Workshop(tmp_path, tmp_path), "lite0")
     assert asked == ["torch-eager-fp32", "auto"]
 
 
@@ -149,7 +150,7 @@ def test_a_validation_part_is_used_instead_of_cross_validation(
     assert outcome.n_folds == 1
     for key, trial in outcome.trials.items():
         name, on = key.split("@")
-        alone = find(name).run(task, bench(), on=on).logits(rows)
+        alone = fit_candidate(Candidate(name, on), task, bench()).logits(rows)
         assert trial.right is not None
         assert np.array_equal(trial.right, (alone.argmax(1) == y).numpy()[None].astype(float))
         assert torch.equal(trial.truth, y)
@@ -261,15 +262,16 @@ def test_a_recipes_own_settings_survive_other_options(
     assert taught == PseudoLabel(threshold=0.0, smoothing=0.1)
     assert find("pseudo-label-self").make(threshold=0.8) == PseudoLabel(threshold=0.8, ramp_steps=200)
     task, _, _ = digits()
-    seen: list[dict[str, Any]] = []
+    seen: list[Stage] = []
     for name in ("fine-tune", "logistic"):
-        monkeypatch.setitem(RECIPES, name, replace(find(name), run=lambda *_, **given: seen.append(given)))
+        row = replace(find(name), algorithm=lambda stage, workshop: seen.append(stage))
+        monkeypatch.setitem(RECIPES, name, row)
     fit_candidate(Candidate("fine-tune", "lite0", training={"batch": 32}), task, bench(), seconds=7)
     fit_candidate(Candidate("logistic", "pixels"), task, bench(), seconds=7)
-    training = seen[0]["training"]
+    training = seen[0].training
     assert (training.batch, training.backbone, training.freeze_norms) == (32, "lite0", True)
-    assert training.seconds == 7 and seen[0]["stage"] == "fine-tune"
-    assert (seen[1]["training"], seen[1]["method"]) == (None, None)
+    assert (training.seconds, seen[0].name, seen[0].on) == (7, "fine-tune", "lite0")
+    assert seen[1].method == find("logistic").make()
 
 
 def test_unknown_fields_name_the_nearest() -> None:

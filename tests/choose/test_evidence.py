@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from handful.choose.evidence import Belief, HeldOut, combine, measured
 from handful.recipes.candidate import Candidate
+from handful.recipes.stage import Stage
 from handful.recipes.table import RECIPES, find
 from handful.recipes.task import Fitted, Task, Workshop
 
@@ -93,15 +93,15 @@ def test_a_held_out_label_cannot_be_seen(
     task, _, _ = digits()
     seen: list[tuple[Task, Tensor]] = []
 
-    def spy(given: Task, workshop: Workshop, **_: Any) -> Fitted:
+    def spy(stage: Stage, workshop: Workshop) -> Fitted:
         def logits(rows: Tensor) -> Tensor:
-            seen.append((given, rows))
-            return torch.zeros(len(rows), given.n_classes)
+            seen.append((stage.task, rows))
+            return torch.zeros(len(rows), stage.task.n_classes)
 
-        return replace(logistic.run(given, workshop, on="pixels"), logits=logits)
+        return replace(logistic.algorithm(stage, workshop), logits=logits)
 
     logistic = find("logistic")
-    monkeypatch.setitem(RECIPES, "logistic", replace(logistic, run=spy))
+    monkeypatch.setitem(RECIPES, "logistic", replace(logistic, algorithm=spy))
     HeldOut(task, bench()).measure(Candidate("logistic", "pixels"), "spy", 2)
     assert len(seen) == 8
     for part, rows in seen:

@@ -23,7 +23,7 @@ from handful.cli.fit import _given
 from handful.methods.pseudo_label import PseudoLabel
 from handful.recipes.table import RECIPES
 from handful.recipes.table import asked as candidate
-from handful.recipes.train import Training
+from handful.recipes.training import Training
 from handful.types import Interrupted, UsageError
 
 PARTS = [*((str(k), 3) for k in range(3)), ("unlabeled", 12), *((f"test/{k}", 4) for k in range(3))]

@@ -16,32 +16,32 @@ from torch.nn import functional as F
 from handful import parallel
 from handful.augment.views import Plain, View, Weak
 from handful.data.images import Images, from_array
-from handful.data.stream import TrainStream
+from handful.data.stream import TrainStream, semi_supervised
 from handful.engine import schedule
+from handful.engine.assemble import Setup, assemble
 from handful.engine.fit import fit
-from handful.engine.state import State
-from handful.engine.update import average, update_of
+from handful.engine.state import TrainingState
+from handful.engine.update import step_of
+from handful.methods.base import Method, Objective
 from handful.methods.supervised import Supervised
 from handful.methods.table import METHODS
 from handful.models.backbones import create
-from handful.models.ema import EMA
-from handful.recipes.train import extra_roles
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class OnlineDistillation:
+class OnlineDistillation(Method):
     """The baseline of Meta Pseudo Labels: a teacher that descends on CE + UDA, and a student that descends on the
     teacher's hard labels while it does. Written with torch's own losses."""
 
-    uses_unlabelled = True
-    trains = ("student", "teacher")
+    uses_unlabelled: ClassVar[bool] = True
+    trains: ClassVar = ("student", "teacher")
     views: ClassVar = {"x": "plain", "weak": "weak", "strong": "weak"}
 
     def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
         return {"teacher": copy.deepcopy(network)}
 
-    def update(self, state: State, batch: Batch) -> dict[str, Tensor]:
+    def update(self, state: TrainingState, batch: Batch) -> dict[str, Tensor]:
         x, weak, strong = batch["x"], batch["weak"], batch["strong"]
         z = state.models["teacher"](torch.cat([x, weak, strong])).logits
         z_x, z_w, z_s = z[: len(x)], z[len(x) : -len(strong)], z[-len(strong) :]
@@ -58,11 +58,11 @@ class OnlineDistillation:
 
 
 @dataclass(frozen=True)
-class Told:
+class Told(Objective):
     """The baseline of the reduced form: a student that descends on the stored teacher's hard labels alone."""
 
-    uses_unlabelled = True
-    needs_teacher = True
+    uses_unlabelled: ClassVar[bool] = True
+    needs_teacher: ClassVar[bool] = True
     views: ClassVar = {"x": "plain", "strong": "weak"}
 
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
@@ -196,27 +196,18 @@ class Double:
 def stream(algorithm: Any, spec: Any) -> TrainStream:
     """Eight labelled pictures, four in a batch, and twice as many unlabelled ones where the method asks."""
     images, y = pictures()
-    mixing = getattr(algorithm, "mixing", None)
     stored = torch.full((N - N_LABELLED, 2), 0.2).scatter(
         1, y[N_LABELLED:, None], 0.8
     )  # a teacher that is right
-    views: dict[str, View] = {name: Weak(flip=True) for name in algorithm.views if name != "x"}
-    return TrainStream(
-        images=images,
-        spec=spec,
-        labelled=torch.arange(N_LABELLED),
-        y=torch.nn.functional.one_hot(y[:N_LABELLED]).float() if mixing else y[:N_LABELLED],
-        mixing=mixing,
-        views={"x": Plain(), **views},
-        batch=4,
-        unlabelled=torch.arange(N_LABELLED, N),
-        ratio=2 if algorithm.uses_unlabelled else 0,
-        extra={"target": stored, "guide": stored @ torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])}
-        if getattr(algorithm, "needs_teacher", False)
-        else {},
-        seed=3,
-        stage="toy",
-    )
+    tables = {"target": stored, "guide": stored @ torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])}
+    labels = torch.nn.functional.one_hot(y[:N_LABELLED]).float() if algorithm.mixing else y[:N_LABELLED]
+    views: dict[str, View] = {name: Plain() if name == "x" else Weak(flip=True) for name in algorithm.views}
+    rows, ratio = torch.arange(N), 2 if algorithm.uses_unlabelled else 0
+    told = tables if algorithm.needs_teacher else {}
+    sources = semi_supervised(rows[:N_LABELLED], labels, views, 4, rows[N_LABELLED:], ratio, told)
+    if algorithm.mixing:
+        sources["labelled"] = replace(sources["labelled"], mixing=algorithm.mixing, mixed=("y",))
+    return TrainStream(images, spec, sources, seed=3, stage="toy")
 
 
 def start(
@@ -227,47 +218,46 @@ def start(
     optimizer: str = "sgd",
     steps: int = 8,
     lr: float = 0.05,
-) -> State:
+) -> TrainingState:
     """A student and what the method has beside it (wrapped, where there are several processes), the student's
     average, and a role that nobody trains."""
     network = create(backbone, n_classes=2, channels=1, size=SIDE, seed=1).to(dtype)
     other = create(backbone, n_classes=2, channels=1, size=SIDE, seed=2).to(dtype)
-    extra = extra_roles(algorithm, network, 2, torch.arange(N_LABELLED, N))
-    models: dict[str, nn.Module] = {"student": network, **extra}
-    made: dict[str, torch.optim.Optimizer] = {}
-    for role in getattr(algorithm, "trains", ("student",)):
-        groups = [{"params": list(models[role].parameters()), "lr": lr, "base_lr": lr}]
+
+    def make(role: str, model: nn.Module) -> torch.optim.Optimizer:
+        groups = [{"params": list(model.parameters()), "lr": lr, "base_lr": lr}]
         if optimizer == "sgd":
-            made[role] = torch.optim.SGD(
+            return torch.optim.SGD(
                 groups, lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-3, foreach=True
             )
-        else:
-            made[role] = torch.optim.AdamW(groups, lr=lr, weight_decay=0.01, foreach=True)
-    models |= {"average": EMA(network, 0.9), "bystander": other.train()}
-    models |= {role: parallel.wrap(models[role].train()) for role in made}
-    return State(models, made, schedule.cosine(steps, 1), seed=3, stage="toy")
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=0.01, foreach=True)
+
+    state, _ = assemble(
+        algorithm, {"student": network, "bystander": other.train()}, make, Setup(3, "toy", average=0.9),
+        n_classes=2, unlabelled=torch.arange(N_LABELLED, N),
+    )  # fmt: skip
+    state.schedules = dict.fromkeys(algorithm.trains, schedule.cosine(steps, 1))
+    return state
 
 
 def train(
-    state: State,
+    state: TrainingState,
     algorithm: Any,
     *,
     steps: int = 8,
     until: int | None = None,
     log: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
-) -> State:
+) -> TrainingState:
     """Train the student up to step ``until`` of ``steps``."""
     network = parallel.unwrap(state.models["student"])
     batches: Any = stream(algorithm, network.spec)
     if next(network.parameters()).dtype == torch.float64:
         batches = Double(batches)
-    followers = [role for role, module in state.models.items() if isinstance(module, EMA)]
-    update = update_of(algorithm, after=[average(role=role) for role in followers])
-    fit(state, update, batches, steps=until or steps, log=log, log_every=1)
+    fit(state, step_of(algorithm, state), batches, steps=until or steps, log=log, log_every=1)
     return state
 
 
-def weights(state: State) -> dict[str, Tensor]:
+def weights(state: TrainingState) -> dict[str, Tensor]:
     """Everything of every role, by name."""
     return {
         f"{role}.{name}": value.detach().clone()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np, torch
 from handful.augment.views import Weak
 from handful.data.images import Images, from_array
-from handful.data.stream import TrainStream
+from handful.data.stream import TrainStream, semi_supervised
 from handful.types import InputSpec
 
 def anonymous():
@@ -30,7 +30,7 @@ data = np.memmap(path, dtype=np.uint8, mode="c", shape=(n, 3, side, side))
 data = data + 0 if sys.argv[3] == "copy" else data
 images = Images(torch.from_numpy(data), range(n), "memory")
 rows = torch.arange(n)
-stream = TrainStream(images, InputSpec(side), rows, rows, {"x": Weak()}, batch=50)
+stream = TrainStream(images, InputSpec(side), semi_supervised(rows, rows, {"x": Weak()}, 50))
 most = 0
 for step in range(n // 50):
     stream.at(step)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handful import randomness
+from handful import parallel, randomness
 from handful.augment.views import Plain, Weak, to_input
 from handful.data.images import from_array
 from handful.data.order import positions
 from handful.data.split import draw, folds
-from handful.data.stream import TrainStream
+from handful.data.stream import Ahead, Source, TrainStream, semi_supervised
 from handful.types import InputSpec
 
 labellings = st.lists(st.integers(-1, 3), min_size=4, max_size=60).filter(lambda y: max(y) >= 0)
@@ -112,9 +115,11 @@ def stream(**changes: object) -> TrainStream:
         "batch": 4,
         "unlabelled": torch.arange(14, 20),
         "ratio": 2,
-        "extra": {"target": torch.arange(6.0).unsqueeze(1)},
+        "tables": {"target": torch.arange(6.0).unsqueeze(1)},
     }
-    return TrainStream(images=images, spec=InputSpec(8, 1, (0.5,), (0.5,)), **{**options, **changes})  # type: ignore[arg-type]
+    draws = {name: changes.pop(name) for name in ("seed", "stage") if name in changes}
+    sources = semi_supervised(**{**options, **changes})  # type: ignore[arg-type]
+    return TrainStream(images, InputSpec(8, 1, (0.5,), (0.5,)), sources, **draws)  # type: ignore[arg-type]
 
 
 def test_a_batch_holds_the_pictures_that_it_says() -> None:
@@ -157,3 +162,55 @@ def test_the_slices_of_all_processes_are_the_whole_batch(monkeypatch: pytest.Mon
             assert torch.equal(torch.cat([part[name] for part in parts]), value), name
         else:  # the step's key is the same everywhere
             assert all(torch.equal(part[name], value) for part in parts), name
+
+
+def three_sources(batch: int = 4) -> TrainStream:
+    """Labelled, unlabelled and another domain's pictures, each with a share and views of its own."""
+    images = from_array(np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8))
+    sources = {
+        "labelled": Source(torch.arange(6), batch, {"x": Plain()}, "index", {"y": torch.arange(6) % 2}),
+        "unlabelled": Source(torch.arange(6, 18), 3 * batch, {"weak": Weak(), "strong": Weak()}, "u_index"),
+        "target": Source(torch.arange(18, 30), 2 * batch, {"there": Weak()}, "t_index"),
+    }
+    return TrainStream(images, InputSpec(8, 1, (0.5,), (0.5,)), sources, seed=2)
+
+
+def test_each_source_gives_its_own_share_in_its_own_views() -> None:
+    batch = three_sources().at(5)
+    assert {name: len(batch[name]) for name in ("x", "weak", "strong", "there")} == {
+        "x": 4, "weak": 12, "strong": 12, "there": 8,
+    }  # fmt: skip
+    assert set(batch["t_index"].tolist()) <= set(range(18, 30))
+    assert batch["y"].tolist() == [i % 2 for i in batch["index"].tolist()]
+    alone = three_sources()
+    others = {name: source for name, source in alone.sources.items() if name != "target"}
+    without = replace(alone, sources=others).at(5)
+    assert all(torch.equal(without[name], batch[name]) for name in without), (
+        "sources do not disturb each other"
+    )
+
+
+def test_two_processes_share_every_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = three_sources().at(3)
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    parts = []
+    for rank in (0, 1):
+        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        parts.append(three_sources().at(3))
+    for name in ("x", "y", "index", "weak", "strong", "u_index", "there", "t_index"):
+        assert torch.equal(torch.cat([part[name] for part in parts]), whole[name]), name
+
+
+def test_batches_made_ahead_are_the_same_and_their_errors_arrive() -> None:
+    stream, threads = three_sources(), threading.active_count()
+    ahead = Ahead(stream).batches(7)
+    for step in range(7, 11):
+        batch = next(ahead)
+        assert all(torch.equal(batch[name], value) for name, value in stream.at(step).items())
+    ahead.close()
+    assert threading.active_count() == threads, "its thread has ended"
+    broken = replace(
+        stream, sources={"labelled": replace(stream.sources["labelled"], rows=torch.tensor([99]))}
+    )
+    with pytest.raises(IndexError):
+        next(Ahead(broken).batches(0))

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from handful.data.images import from_array
 from handful.engine import interrupt, schedule
 from handful.engine.fit import fit
-from handful.engine.state import Precision, State
-from handful.engine.update import average, descend, freeze_norms
+from handful.engine.state import Precision, TrainingState
+from handful.engine.update import average
 from handful.inference.logits import accuracy, evaluating, predict
+from handful.methods.base import descend
 from handful.models.ema import EMA
+from handful.models.norms import freeze_norms
 from handful.models.small import Conv4, LeNet
 from handful.types import Batch, HandfulError, Interrupted, Loss, Models, NotFinite
 
@@ -41,16 +43,16 @@ def square(models: Models, batch: Batch, step: int) -> Loss:
     return Loss(loss, {"twice": 2 * loss.detach()})
 
 
-def fresh(lr: float = 0.01) -> State:
+def fresh(lr: float = 0.01) -> TrainingState:
     model = nn.Linear(1, 1, bias=False)
     nn.init.ones_(model.weight)
     sgd = torch.optim.SGD([{"params": model.parameters(), "base_lr": lr}], lr=lr)
-    return State({"student": model}, {"student": sgd})
+    return TrainingState({"student": model}, {"student": sgd})
 
 
 def test_the_steps_equal_gradient_descent_by_hand() -> None:
     state = fresh()
-    state.schedule = schedule.cosine(3)
+    state.schedules["student"] = schedule.cosine(3)
     logged: list[tuple[int, dict[str, float]]] = []
     fit(state, descend(square), Numbers(), steps=3, log=lambda s, x: logged.append((s, x)), log_every=1)
     w, losses = 1.0, []
@@ -148,7 +150,7 @@ def test_a_signal_finishes_the_step_saves_and_gives_the_exit_code(number: int, c
     state = fresh()
     update = descend(square)
 
-    def told(state: State, batch: Batch) -> dict[str, Tensor]:
+    def told(state: TrainingState, batch: Batch) -> dict[str, Tensor]:
         if state.step == 2:
             os.kill(os.getpid(), number)
         return update(state, batch)
@@ -164,7 +166,7 @@ def test_a_signal_finishes_the_step_saves_and_gives_the_exit_code(number: int, c
 
 
 def test_a_second_signal_stops_at_once() -> None:
-    def told(state: State, batch: Batch) -> dict[str, Tensor]:
+    def told(state: TrainingState, batch: Batch) -> dict[str, Tensor]:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the step went on")
@@ -200,7 +202,9 @@ def test_gradual_unfreezing_keeps_sleeping_groups_bit_equal() -> None:
         {"params": layer.parameters(), "lr": 0.1, "base_lr": 0.1, "from_step": start}
         for layer, start in zip(model, (2, 0))
     ]
-    state = State({"student": model}, {"student": torch.optim.AdamW(groups, lr=0.1, weight_decay=0.1)})
+    state = TrainingState(
+        {"student": model}, {"student": torch.optim.AdamW(groups, lr=0.1, weight_decay=0.1)}
+    )
     first, second = (layer.weight.detach().clone() for layer in model)
     fit(state, descend(square), Numbers(), steps=2)
     assert torch.equal(model[0].weight, first)
@@ -253,7 +257,8 @@ def test_frozen_norms_keep_their_statistics() -> None:
 
 def test_predict_does_not_depend_on_the_batch_size_or_the_mode() -> None:
     torch.manual_seed(0)
-    model = LeNet(3, channels=1, size=8, dropout=0.5).train()
+    model = LeNet(3, channels=1, size=8).train()
+    model.drop.p = 0.5
     pictures = torch.randint(256, (10, 8, 8), dtype=torch.uint8)
     images = from_array(pictures.numpy())
     ids = torch.tensor([7, 1, 1, 9])
@@ -288,11 +293,11 @@ def test_optimiser_state_keeps_the_strides_of_its_weights(tmp_path: Path) -> Non
     """A resumed run must take the same code path as one that was not stopped."""
     from handful.engine import checkpoint
 
-    def build() -> State:
+    def build() -> TrainingState:
         torch.manual_seed(0)
         conv = nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
         sgd = torch.optim.SGD([{"params": conv.parameters(), "base_lr": 0.1}], lr=0.1, momentum=0.9)
-        return State({"student": conv}, {"student": sgd})
+        return TrainingState({"student": conv}, {"student": sgd})
 
     def objective(models: Models, batch: Batch, step: int) -> Loss:
         return Loss(models["student"](torch.ones(1, 4, 5, 5) + step).square().mean(), {})

@@ -1,6 +1,6 @@
 """Loss curves of every method on the toy task against committed ones: a refactor must not move them.
 
-On one machine they are bit-equal; between machines the order of sums differs, hence the tolerance. After a
+Between machines the order of sums differs, hence the tolerance of 1e-3. After a
 change that is *meant* to move a curve, write them anew and say why in the commit::
 
     python tests/golden/test_curves.py

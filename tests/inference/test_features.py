@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from handful.inference import features
-from handful.inference.features import BACKENDS, cached_features, extract, prepare
+from handful.inference.backends import BACKENDS, missing, prepare
+from handful.inference.features import extract
 from handful.models.backbones import create
 from handful.types import HandfulError, InputSpec, UsageError
 
@@ -40,8 +41,8 @@ def by_hand(net: torch.nn.Module, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", list(BACKENDS))
 def test_every_backend_and_the_mirror(name: str) -> None:
-    if features.missing(name):
-        pytest.skip(f"{features.missing(name)} not installed")
+    if missing(name):
+        pytest.skip(f"{missing(name)} not installed")
     net, images = create("small-resnet", n_classes=3, size=32, seed=0), Pictures(21)
     got = extract(net, images, backend=name, mirror=True, batch=8)
     assert got.backend == name
@@ -106,8 +107,8 @@ def test_cache_is_read_and_depends_on_everything(tmp_path: Path) -> None:
     net, images = create("lenet", size=32, seed=0), Pictures(9)
 
     def get(net=net, images=images, **options: object) -> Tensor:
-        options = {"fingerprint": "a", "mirror": False, "backend": "torch-eager-fp32"} | options
-        return cached_features("lenet", net, images, cache=tmp_path, **options).values
+        options = {"key": "a", "mirror": False, "backend": "torch-eager-fp32"} | options
+        return extract(net, images, cache=tmp_path, **options).values
 
     first = get()
     reads = images.reads
@@ -117,9 +118,11 @@ def test_cache_is_read_and_depends_on_everything(tmp_path: Path) -> None:
     again += 1  # private to this process
     torch.testing.assert_close(get(), first, rtol=0, atol=0)
     get(mirror=True)
-    get(fingerprint="b")
+    get(key="b")
     get(net=create("lenet", size=32, seed=1))
-    get(spec=net.spec._replace(mean=(0.4, 0.4, 0.4)))
+    other = create("lenet", size=32, seed=0)
+    other.spec = net.spec._replace(mean=(0.4, 0.4, 0.4))
+    get(net=other)
     get(backend="torch")
     files = list(tmp_path.glob("features-*.npy"))
     assert len(files) == 6
@@ -134,9 +137,7 @@ def test_damaged_files_are_computed_again(
     net, images = create("lenet", size=32, seed=0), Pictures(9)
 
     def get() -> Tensor:
-        return cached_features(
-            "lenet", net, images, fingerprint="a", cache=tmp_path, backend="torch-eager-fp32"
-        ).values
+        return extract(net, images, key="a", cache=tmp_path, backend="torch-eager-fp32").values
 
     first = get().clone()
     (file,) = tmp_path.iterdir()

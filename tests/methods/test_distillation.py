@@ -15,13 +15,12 @@ from handful import parallel
 from handful.augment.mix import Mixing
 from handful.augment.views import Strong, to_input
 from handful.data.images import from_array
-from handful.data.stream import TrainStream
+from handful.data.stream import TrainStream, semi_supervised
 from handful.engine.fit import fit
-from handful.engine.state import State
-from handful.engine.update import update_of
+from handful.engine.state import TrainingState
 from handful.methods.distillation import PATIENT, Distillation
 from handful.models.backbones import create
-from handful.models.teacher import Frozen, Teachers, gray
+from handful.models.teacher import FrozenTeacher, Teachers, gray
 from handful.types import InputSpec, Loss, Output, UsageError
 
 N, SIDE, K = 24, 8, 3
@@ -129,20 +128,15 @@ def pictures() -> Any:
     return from_array(np.random.RandomState(1).randint(0, 256, (N, SIDE, SIDE)).astype(np.uint8))
 
 
-def stream(method: Distillation, spec: InputSpec, labelled: int = 6, **changes: Any) -> TrainStream:
-    given: dict[str, Any] = {
-        "images": pictures(),
-        "spec": spec,
-        "labelled": torch.arange(labelled),
-        "y": torch.arange(labelled) % K,
-        "views": dict.fromkeys(method.views, Strong(flip=False)),
-        "batch": 4,
-        "unlabelled": torch.arange(N),
-        "ratio": 3,
-        "unlabelled_mixing": method.taught_mixing,
-        "pixels": method.pixels,
-    }
-    return TrainStream(**{**given, **changes})
+def stream(
+    method: Distillation, spec: InputSpec, labelled: int = 6, mixing: Mixing | None = None
+) -> TrainStream:
+    rows = torch.arange(labelled)
+    views = dict.fromkeys(method.views, Strong(flip=False))
+    sources = semi_supervised(rows, rows % K, views, 4, torch.arange(N), 3)
+    taught = {"mixing": mixing or method.taught_mixing, "pixels": method.pixels}
+    sources["unlabelled"] = replace(sources["unlabelled"], **taught)
+    return TrainStream(pictures(), spec, sources)
 
 
 def test_a_patient_teacher_sees_the_very_pixels_of_the_student() -> None:
@@ -176,7 +170,7 @@ def test_two_processes_see_the_halves_of_one_batch(
     mixing: Mixing | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = Distillation(patient=True)
-    whole_stream = stream(method, InputSpec(SIDE, 1, (0.5,), (0.5,)), unlabelled_mixing=mixing)
+    whole_stream = stream(method, InputSpec(SIDE, 1, (0.5,), (0.5,)), mixing=mixing)
     whole = whole_stream.at(5)
     halves = []
     for rank in (0, 1):
@@ -192,15 +186,15 @@ def test_teachers_stay_as_they_are_while_the_student_learns() -> None:
     """Evaluation mode, no gradient, batch norm's statistics unchanged, nothing of them in a checkpoint."""
     student = create("conv-4", n_classes=K, channels=1, size=SIDE, seed=0).train()
     network = create("conv-4", n_classes=K, channels=1, size=SIDE, seed=1).train()
-    teachers = Teachers([Frozen(network, network.spec, 1)])
+    teachers = Teachers([FrozenTeacher(network, network.spec, 1)])
     before = {name: value.clone() for name, value in network.state_dict().items()}
     first = teachers(pictures().take(torch.arange(N))).logits
     method = Distillation(**PATIENT)
     optimizer = torch.optim.SGD([{"params": student.parameters(), "base_lr": 0.1}], lr=0.1)
-    state = State({"student": student, "teacher": teachers.train()}, {"student": optimizer})
+    state = TrainingState({"student": student, "teacher": teachers.train()}, {"student": optimizer})
     norm = next(m for m in student.modules() if isinstance(m, nn.BatchNorm2d))
     was = norm.running_mean.clone()  # type: ignore[union-attr]
-    fit(state, update_of(method), stream(method, student.spec), steps=4)
+    fit(state, method.update, stream(method, student.spec), steps=4)
     assert not torch.equal(norm.running_mean, was)  # type: ignore[arg-type]
     assert not network.training and not any(p.requires_grad for p in network.parameters())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -13,9 +13,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from handful.methods.label_propagation import LabelPropagation, affinity
-from handful.methods.probe import ClassMean, LogisticRegression, Neighbours, solve_logistic
+from handful.methods.probe import ClassMean, LogisticRegression, Neighbours
 from handful.models.classifier import Classifier, PixelComponents
 from handful.models.heads import Centre, Chain
+from handful.stats.logistic import solve_logistic
 
 
 def digits(n: int = 200) -> tuple[Tensor, Tensor]:

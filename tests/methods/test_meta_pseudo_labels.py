@@ -19,8 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 import toy
 
 from handful import parallel
-from handful.engine.state import State
-from handful.engine.update import update_of
+from handful.engine.state import TrainingState
 from handful.methods.feedback import MovingMean, sgd_rates
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
@@ -48,7 +47,7 @@ def batch(m: int = M) -> dict[str, Tensor]:
     return {"x": draw(B), "y": torch.arange(B) % K, "weak": draw(m), "strong": draw(m)}
 
 
-def state(lr: float = 0.1, momentum: float = 0.0, teacher_lr: float = 1.0) -> State:
+def state(lr: float = 0.1, momentum: float = 0.0, teacher_lr: float = 1.0) -> TrainingState:
     """A student and another teacher; the teacher's step is its plain negative gradient."""
     student, teacher = Small(1), Small(2)
 
@@ -58,20 +57,20 @@ def state(lr: float = 0.1, momentum: float = 0.0, teacher_lr: float = 1.0) -> St
 
     optimizers = {"student": sgd(student, lr, momentum), "teacher": sgd(teacher, teacher_lr)}
     models = {"student": student, "teacher": teacher, "memory": MovingMean(0.01)}
-    return State(models, optimizers, seed=1)
+    return TrainingState(models, optimizers, seed=1)
 
 
 PLAIN = MetaPseudoLabels(uda_weight=0.0, ramp_steps=0, smoothing=0.0)
 
 
-def teacher_step(method: MetaPseudoLabels, s: State, data: dict[str, Tensor]) -> list[Tensor]:
+def teacher_step(method: MetaPseudoLabels, s: TrainingState, data: dict[str, Tensor]) -> list[Tensor]:
     """The gradient that the teacher descended on (its rate is 1 and has no momentum)."""
     before = [p.detach().clone() for p in s.models["teacher"].parameters()]
     method.update(s, data)
     return [a - b.detach() for a, b in zip(before, s.models["teacher"].parameters())]
 
 
-def feedback_gradient(method: MetaPseudoLabels, s: State, data: dict[str, Tensor]) -> list[Tensor]:
+def feedback_gradient(method: MetaPseudoLabels, s: TrainingState, data: dict[str, Tensor]) -> list[Tensor]:
     """What the feedback adds to the teacher's gradient."""
     without = teacher_step(replace(method, feedback_weight=0.0), copy.deepcopy(s), data)
     return [a - b for a, b in zip(teacher_step(method, s, data), without)]
@@ -150,7 +149,7 @@ def test_a_helpful_label_is_made_more_likely() -> None:
         assert sign * float(torch.cosine_similarity(-direction, down, dim=0)) > 0.99
 
 
-def through_the_step(s: State, data: dict[str, Tensor], rate: float) -> list[Tensor]:
+def through_the_step(s: TrainingState, data: dict[str, Tensor], rate: float) -> list[Tensor]:
     """d CE(y, S'(x)) / d teacher with S' = S - rate * gradient, by differentiating the whole expression."""
     student, teacher = s.models["student"], s.models["teacher"]
     weights = dict(student.named_parameters())
@@ -327,7 +326,7 @@ def test_what_cannot_be() -> None:
         [{"params": s.models["student"].parameters(), "base_lr": 0.1}]
     )
     with pytest.raises(UsageError, match="SGD"):
-        update_of(replace(PLAIN, labels="soft"))(s, batch())
+        replace(PLAIN, labels="soft").update(s, batch())
     heavy = torch.optim.SGD(s.models["student"].parameters(), lr=0.1, momentum=0.9)
     assert set(sgd_rates(heavy).values()) == {0.1}, (
         "the present gradient moves by lr; the momentum is history"
@@ -335,7 +334,7 @@ def test_what_cannot_be() -> None:
 
 
 def reduced(
-    s: State, p: Tensor, labels: str = "argmax", weight: float = 1.0, anchor: float = 1.0
+    s: TrainingState, p: Tensor, labels: str = "argmax", weight: float = 1.0, anchor: float = 1.0
 ) -> ReducedMetaPseudoLabels:
     """The reduced form, with its corrector as the state's teacher."""
     method = ReducedMetaPseudoLabels(labels=labels, feedback_weight=weight, anchor=anchor)
@@ -372,7 +371,7 @@ def test_the_anchor_holds_the_corrector_where_feedback_would_run_away() -> None:
     class Harmful(ReducedMetaPseudoLabels):
         """Whatever label is taken, the student is worse for it."""
 
-        def student_step(self, state: State, x: Tensor, y: Tensor, u: Tensor, z_u: Tensor) -> Any:
+        def student_step(self, state: TrainingState, x: Tensor, y: Tensor, u: Tensor, z_u: Tensor) -> Any:
             nothing = torch.zeros((), dtype=torch.float64)
             return nothing, nothing, a * F.nll_loss(z_u.log_softmax(1), k)
 

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handful.engine.state import State
-from handful.engine.update import descend
+from handful.engine.state import TrainingState
+from handful.methods.base import descend
 from handful.methods.supervised import Supervised
 from handful.models.backbones import CLASSICS, create, find
 from handful.models.classics import GoogLeNet
 from handful.models.count import count
-from handful.models.maps import units
+from handful.models.maps import building_blocks
 from handful.types import UsageError
 
 SMALLEST = {  # one of each family, the cheapest; the others differ in numbers of blocks and channels alone
@@ -93,7 +93,7 @@ def test_stems_leave_a_map_of_small_pictures() -> None:
     for name in ("resnet-18", "efficientnet-b0", "googlenet"):
         for size, side in ((32, 4), (64, 4), (96, 3)):
             net = meta(name, size=size)
-            shapes = units(net, (3, size, size)).values()
+            shapes = building_blocks(net, (3, size, size)).values()
             assert min(s[-1] for s in shapes if len(s) == 4 and s[-1] > 1) == side, name
 
 
@@ -104,13 +104,13 @@ def batches(size: int, n: int = 4) -> list[dict[str, Tensor]]:
     ]
 
 
-def state(name: str, size: int) -> State:
+def state(name: str, size: int) -> TrainingState:
     net = create(name, n_classes=3, size=size, seed=0).train()
     groups = [{"params": list(net.parameters()), "lr": 0.01, "base_lr": 0.01}]
-    return State({"student": net}, {"student": torch.optim.SGD(groups, momentum=0.9)})
+    return TrainingState({"student": net}, {"student": torch.optim.SGD(groups, momentum=0.9)})
 
 
-def run(s: State, some: list[dict[str, Tensor]]) -> list[float]:
+def run(s: TrainingState, some: list[dict[str, Tensor]]) -> list[float]:
     update, losses = descend(Supervised()), []
     for batch in some:
         torch.manual_seed(s.step)  # dropout inside

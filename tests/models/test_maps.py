@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from handful.models.backbones import create
 from handful.models.heads import LinearHead
-from handful.models.maps import activation_maps, as_grid, last_map, outputs, pooled, stages, units
+from handful.models.maps import activation_maps, as_grid, building_blocks, last_map, outputs, pooled, stages
 
 
 def test_a_class_activation_map_is_the_logit_spread_over_places() -> None:
@@ -64,14 +64,14 @@ def test_a_vision_transformer_has_a_map_of_patches() -> None:
 
 def test_building_blocks_and_stages() -> None:
     net = create("resnet-18", n_classes=3, size=64, seed=0)
-    found = units(net, (3, 64, 64))
+    found = building_blocks(net, (3, 64, 64))
     blocks = [n for n in found if "layer" in n]
     assert blocks == [f"body.layer{i}.{j}" for i in (1, 2, 3, 4) for j in (0, 1)]
     assert found["body.layer4.1"] == (1, 512, 4, 4)
     for name, most in (("resnet-18", 5), ("vit-tiny", 6), ("lenet", 10), ("linear", 4)):
         net = create(name, n_classes=3, size=16, seed=0)
         chosen = stages(net, (3, 16, 16), most)
-        order = [n for n in units(net, (3, 16, 16)) if n in chosen]
+        order = [n for n in building_blocks(net, (3, 16, 16)) if n in chosen]
         assert chosen == order and len(set(chosen)) == len(chosen) <= most
 
 

@@ -15,12 +15,14 @@ from sklearn.datasets import load_digits
 from handful.data.images import from_array
 from handful.methods.distillation import PATIENT, Distillation
 from handful.methods.supervised import Supervised
-from handful.models.teacher import Frozen, Teachers
+from handful.models.teacher import FrozenTeacher, Teachers
 from handful.recipes import distill as recipe
 from handful.recipes.distill import Lessons, ask, distilled, labels_alone, own_lessons
+from handful.recipes.stage import Stage
 from handful.recipes.table import RECIPES
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, train_network
+from handful.recipes.train import train_network
+from handful.recipes.training import Training
 from handful.types import UsageError
 
 TRAINING = Training(backbone="conv-4", steps=60, batch=16, ratio=3, ema=0.0)
@@ -47,12 +49,12 @@ def teacher(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     folder = tmp_path_factory.mktemp("teacher")
     training = replace(TRAINING, backbone="conv-4", steps=120, batch=32)
     return train_network(
-        task, Workshop(folder, folder, save_every=0), Supervised(view="weak"), training, stage="t"
+        Stage("t", task, Supervised(view="weak"), training), Workshop(folder, folder, save_every=0)
     )
 
 
 def lessons_of(teacher: Fitted, task: Task, rows: torch.Tensor, features: bool = False) -> Lessons:
-    frozen = Frozen(teacher.classifier, teacher.classifier.spec, 1)
+    frozen = FrozenTeacher(teacher.classifier, teacher.classifier.spec, 1)
     return Lessons(rows, *ask(frozen, task.images, rows, features=features), Teachers([frozen]), "teacher")
 
 
@@ -67,7 +69,7 @@ def test_a_student_learns_from_pictures_that_the_teacher_never_saw_and_no_labels
     fresh = torch.arange(500, 700)
     none = replace(task, labelled=fresh[:0], y=fresh[:0], unlabelled=fresh)
     method = Distillation(hard_weight=0.0, soft_weight=1.0, taught_view="plain")
-    student = distilled(none, bench(), lessons_of(teacher, task, fresh), method, TRAINING, stage="s")
+    student = distilled(Stage("s", none, method, TRAINING), lessons_of(teacher, task, fresh), bench())
     rest = torch.arange(700, 900)
     same = student.logits(rest).argmax(1) == teacher.logits(rest).argmax(1)
     assert float(same.double().mean()) > 0.8  # chance is a tenth
@@ -86,7 +88,7 @@ def test_a_run_is_repeated_to_the_bit_and_features_are_imitated(
     for name in ("one", "two"):
         bench = Workshop(tmp_path, tmp_path / name, save_every=0)
         bench.log = lambda stage, step, scalars: logged.append(scalars)
-        found.append(distilled(task, bench, lessons, method, training, stage="s").logits(UNSEEN[:50]))
+        found.append(distilled(Stage("s", task, method, training), lessons, bench).logits(UNSEEN[:50]))
     assert torch.equal(*found)
     assert logged[0]["features"] > logged[23]["features"] > 0
     assert logged[0]["soft"] > logged[23]["soft"] > 0
@@ -99,9 +101,9 @@ def test_features_are_imitated_in_the_same_way_where_the_start_without_labels_is
     lessons = lessons_of(teacher, task, rows, features=True)
     training = replace(TRAINING, steps=2, init="jigsaw", init_steps=2)
     fresh, used = (Workshop(tmp_path, tmp_path / name, save_every=0) for name in ("fresh", "used"))
-    distilled(task, used, lessons, Distillation(), training, stage="s")  # leaves the start behind
+    distilled(Stage("s", task, Distillation(), training), lessons, used)  # leaves the start behind
     method = Distillation(feature_weight=0.5)
-    found = [distilled(task, bench, lessons, method, training, stage="s") for bench in (fresh, used)]
+    found = [distilled(Stage("s", task, method, training), lessons, bench) for bench in (fresh, used)]
     assert torch.equal(*(fitted.logits(UNSEEN[:50]) for fitted in found))
 
 
@@ -110,11 +112,11 @@ def test_what_a_teacher_cannot_give(task: Task, teacher: Fitted, bench: Callable
     known = lessons_of(teacher, task, rows)
     stored = replace(known, live=None)
     with pytest.raises(UsageError, match="cannot answer for crops"):
-        distilled(task, bench(), stored, Distillation(patient=True), TRAINING, stage="s")
+        distilled(Stage("s", task, Distillation(patient=True), TRAINING), stored, bench())
     with pytest.raises(UsageError, match="no features to imitate"):
-        distilled(task, bench(), stored, Distillation(feature_weight=1.0), TRAINING, stage="s")
+        distilled(Stage("s", task, Distillation(feature_weight=1.0), TRAINING), stored, bench())
     with pytest.raises(UsageError, match="ratio of 0"):
-        distilled(task, bench(), known, Distillation(), replace(TRAINING, ratio=0), stage="s")
+        distilled(Stage("s", task, Distillation(), replace(TRAINING, ratio=0)), known, bench())
     with pytest.raises(ValueError, match="not asked about"):
         known.places(UNSEEN)
 
@@ -122,7 +124,7 @@ def test_what_a_teacher_cannot_give(task: Task, teacher: Fitted, bench: Callable
 def test_answers_are_kept_and_are_those_of_the_classifier(
     task: Task, teacher: Fitted, tmp_path: Path
 ) -> None:
-    frozen, calls = Frozen(teacher.classifier, teacher.classifier.spec, 1), list[int]()
+    frozen, calls = FrozenTeacher(teacher.classifier, teacher.classifier.spec, 1), list[int]()
 
     def counted(pixels: torch.Tensor) -> Any:
         calls.append(len(pixels))
@@ -143,8 +145,8 @@ def test_the_twin_has_as_many_steps_and_the_same_augmentation(
     workshop.plan["steps of s"] = 7
     timed = replace(TRAINING, steps=0)
     method = Distillation(taught_view="weak")
-    twin = labels_alone(task, workshop, method, timed, like="s", stage="twin")
-    plain = train_network(task, bench(), Supervised(view="weak"), replace(timed, steps=7), stage="twin")
+    twin = labels_alone(Stage("s", task, method, timed), workshop, name="twin")
+    plain = train_network(Stage("twin", task, Supervised(view="weak"), replace(timed, steps=7)), bench())
     assert torch.equal(twin.logits(UNSEEN), plain.logits(UNSEEN))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from handful.augment.views import to_input
 from handful.data.images import Images, from_array
 from handful.inference.logits import predict
+from handful.methods.base import Objective
 from handful.methods.forgetting import LearningWithoutForgetting
 from handful.methods.probe import ClassMean, LogisticRegression, Neighbours
 from handful.methods.supervised import Supervised
@@ -24,9 +25,11 @@ from handful.models.classifier import Classifier, build_classifier
 from handful.models.heads import Centre, Chain, CosineHead, JoinedHead, Likeness, NearestMean, build_head
 from handful.recipes import extend
 from handful.recipes.extend import FIXED, LWF, PLAIN, Old, extended, fit_heads, read
+from handful.recipes.heads import probe
+from handful.recipes.stage import Stage
 from handful.recipes.task import Task, Workshop
-from handful.recipes.train import Training, train_network
-from handful.recipes.transfer import probe
+from handful.recipes.train import Built, train, train_network
+from handful.recipes.training import Training
 from handful.types import Batch, Loss, Models
 
 SIDE, EACH, CLASSES, OLD = 8, 12, 5, 3
@@ -68,7 +71,7 @@ def trained(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Old:
     )
     training = Training(backbone="conv-4", steps=40, batch=16)
     fitted = train_network(
-        task_of(images, range(OLD)), workshop, Supervised(view="plain"), training, stage="old"
+        Stage("old", task_of(images, range(OLD)), Supervised(view="plain"), training), workshop
     )
     fitted.classifier.temperature.fill_(1.5)
     return Old(fitted.classifier.eval(), OLD, "old")
@@ -87,14 +90,14 @@ def test_nothing_of_the_old_classifier_changes(trained: Old, new: Task, workshop
     before = state(trained.classifier)
     for responses in ("recorded", "live"):
         method = replace(METHOD, responses=responses)
-        extended(trained, new, workshop, LWF, method, TRAINING, stage=f"lwf {responses}")
+        extended(trained, Stage(f"lwf {responses}", new, method, TRAINING), workshop, LWF)
     after = state(trained.classifier)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not trained.classifier.training
 
 
 def test_feature_extraction_keeps_every_old_answer(trained: Old, new: Task, workshop: Workshop) -> None:
-    fitted = extended(trained, new, workshop, FIXED, METHOD, TRAINING, stage=FIXED)
+    fitted = extended(trained, Stage(FIXED, new, METHOD, TRAINING), workshop, FIXED)
     every = torch.arange(CLASSES * EACH)
     old = predict(trained.classifier.backbone, new.images, every, trained.classifier.spec)
     torch.testing.assert_close(fitted.logits(every)[:, :OLD], old.log_softmax(1), rtol=1e-5, atol=1e-5)
@@ -116,11 +119,11 @@ def test_the_new_head_is_warmed_up_to_convergence(trained: Old, new: Task, works
     assert loss.item() < 0.5 * len(f) * np.log(2)
 
 
-class _NewHeadAlone:
+@dataclass(frozen=True)
+class _NewHeadAlone(Objective):
     """Plain fine-tuning, written by hand: torch's own cross-entropy on the new logits."""
 
-    uses_unlabelled = False
-    views = {"x": "plain"}  # noqa: RUF012 - never changed
+    views: ClassVar = {"x": "plain"}
 
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
         logits = models["student"](batch["x"]).logits
@@ -131,16 +134,15 @@ def test_without_weight_it_is_plain_fine_tuning_exactly(
     trained: Old, new: Task, workshop: Workshop, tmp_path: Path
 ) -> None:
     zero = extended(
-        trained, new, workshop, LWF, replace(METHOD, lambda_old=0.0), TRAINING, stage="same draws"
+        trained, Stage("same draws", new, replace(METHOD, lambda_old=0.0), TRAINING), workshop, LWF
     )
     network, config = extend.warmed_up(trained, new, workshop)
     network.head.old.requires_grad_(False)  # type: ignore[operator, union-attr]
-    by_hand = extend.train_further(
-        new, workshop, _NewHeadAlone(), TRAINING, network, config, stage="same draws", origin="x", roles={}
-    )
+    stage = Stage("same draws", new, _NewHeadAlone(), TRAINING, origin="x")
+    by_hand = train(stage, workshop, lambda done: Built(network, config))
     other = tmp_path / "other"  # where no finished stage is found
     plain = extended(
-        trained, new, replace(workshop, folder=other), PLAIN, METHOD, TRAINING, stage="same draws"
+        trained, Stage("same draws", new, METHOD, TRAINING), replace(workshop, folder=other), PLAIN
     )
     for fitted in (plain, by_hand):
         for name, value in state(fitted.classifier).items():
@@ -155,9 +157,9 @@ def test_without_weight_it_is_plain_fine_tuning_exactly(
 
 def test_the_old_head_trains_unless_it_is_frozen(trained: Old, new: Task, workshop: Workshop) -> None:
     name, before = "backbone.head.old.weight", state(trained.classifier)["backbone.head.weight"]
-    free = extended(trained, new, workshop, LWF, METHOD, TRAINING, stage=LWF)
+    free = extended(trained, Stage(LWF, new, METHOD, TRAINING), workshop, LWF)
     fixed = extended(
-        trained, new, workshop, LWF, replace(METHOD, freeze_old_head=True), TRAINING, stage="frozen"
+        trained, Stage("frozen", new, replace(METHOD, freeze_old_head=True), TRAINING), workshop, LWF
     )
     assert not torch.equal(state(free.classifier)[name], before)
     assert torch.equal(state(fixed.classifier)[name], before)
@@ -168,7 +170,7 @@ def test_recorded_and_live_responses_agree_where_the_view_is_the_picture_itself(
 ) -> None:
     live = replace(METHOD, responses="live")
     found = [
-        extended(trained, new, workshop, LWF, method, TRAINING, stage="same draws")
+        extended(trained, Stage("same draws", new, method, TRAINING), workshop, LWF)
         for method in (METHOD, live)
     ]
     a, b = (f.logits(new.labelled) for f in found)
@@ -183,7 +185,7 @@ def test_it_forgets_less_than_fine_tuning(trained: Old, images: Images, workshop
     before = predict(trained.classifier.backbone, images, old_rows, trained.classifier.spec).log_softmax(1)
 
     def drift(way: str) -> float:
-        fitted = extended(trained, new, workshop, way, METHOD, training, stage=way)
+        fitted = extended(trained, Stage(way, new, METHOD, training), workshop, way)
         assert torch.isfinite(fitted.logits(new.labelled)).all()
         now = fitted.logits(old_rows)[:, :OLD].log_softmax(1)
         return float(F.kl_div(now, before, log_target=True, reduction="batchmean"))
@@ -199,10 +201,10 @@ def test_a_network_with_a_cosine_head_and_one_that_was_extended_before(
     network.head = CosineHead(network.dim, OLD)
     config = {"name": "conv-4", "n_classes": OLD, "channels": 1, "size": SIDE, "head": network.head.config()}
     old = Old(Classifier(network, None, config).eval(), OLD, "cosine")
-    once = extended(old, new, workshop, LWF, METHOD, TRAINING, stage="once")
+    once = extended(old, Stage("once", new, METHOD, TRAINING), workshop, LWF)
     extend.calibrate(once, 1.0, extend.Heads(1.3, 20.0, 5.0))
     again = Old(once.classifier.eval(), CLASSES, "once")
-    twice = extended(again, new, workshop, LWF, replace(METHOD, n_old=CLASSES), TRAINING, stage="twice")
+    twice = extended(again, Stage("twice", new, replace(METHOD, n_old=CLASSES), TRAINING), workshop, LWF)
     every = torch.arange(len(images))
     assert twice.logits(every).shape == (len(images), CLASSES + 2)
     rebuilt = build_classifier(twice.classifier.config())
@@ -220,7 +222,7 @@ def test_a_frozen_head_keeps_its_old_rows(images: Images, new: Task, workshop: W
     fitted = probe(task_of(images, range(OLD)), workshop, on="pixels", method=method)
     old = Old(fitted.classifier.eval(), OLD, "probe")
     assert not old.trains and extend.ways(old) == (FIXED,)
-    more = extended(old, new, workshop, FIXED, METHOD, TRAINING, stage=FIXED)
+    more = extended(old, Stage(FIXED, new, METHOD, TRAINING), workshop, FIXED)
     every = torch.arange(len(images))
     before, after = fitted.logits(every), more.logits(every)
     assert after.shape == (len(images), CLASSES)
@@ -246,7 +248,9 @@ def test_means_and_neighbours_are_as_if_all_had_been_there_from_the_start(
 ) -> None:
     """With the old centre: then adding classes later and having them at once are the same."""
     fitted = probe(task_of(images, range(OLD)), workshop, on="pixels", method=method)
-    more = extended(Old(fitted.classifier.eval(), OLD, "p"), new, workshop, FIXED, METHOD, TRAINING, stage="")
+    more = extended(
+        Old(fitted.classifier.eval(), OLD, "p"), Stage("", new, METHOD, TRAINING), workshop, FIXED
+    )
     assert Old(fitted.classifier, OLD, "p").comparable
     everything = task_of(images, range(CLASSES))
     raw = extend.features(fitted.classifier.backbone, images, everything.labelled)
@@ -262,7 +266,7 @@ def test_three_extensions_keep_the_order_of_a_probe(images: Images, workshop: Wo
     answers = [fitted.logits(every)]
     for k, classes in enumerate((range(2, 4), range(3, 5), range(0, 2))):
         old = Old(classifier, 2 + 2 * k, f"{k}")
-        fitted = extended(old, task_of(images, classes), workshop, FIXED, METHOD, TRAINING, stage=f"{k}")
+        fitted = extended(old, Stage(f"{k}", task_of(images, classes), METHOD, TRAINING), workshop, FIXED)
         classifier = fitted.classifier.eval()
         answers.append(fitted.logits(every))
         old_columns = answers[-1][:, : 2 + 2 * k].softmax(1)
@@ -308,7 +312,7 @@ def test_of_a_few_pictures_none_is_given_up() -> None:
 
 
 def test_calibration_moves_no_answer_within_a_head(trained: Old, new: Task, workshop: Workshop) -> None:
-    fitted = extended(trained, new, workshop, FIXED, METHOD, TRAINING, stage=FIXED)
+    fitted = extended(trained, Stage(FIXED, new, METHOD, TRAINING), workshop, FIXED)
     every = torch.arange(CLASSES * EACH)
     before = fitted.logits(every)
     heads = extend.Heads(2.0, 30.0, 7.0)
@@ -322,7 +326,7 @@ def test_calibration_moves_no_answer_within_a_head(trained: Old, new: Task, work
 def test_every_way_is_tried_in_as_many_steps(trained: Old, new: Task, workshop: Workshop) -> None:
     """Cross-validation holds every picture out once; the heads that ship are those that it set."""
     done = extend.add_classes(
-        trained, new, workshop, METHOD, replace(TRAINING, steps=0, seconds=0.0), seconds=0.0
+        trained, Stage("", new, METHOD, replace(TRAINING, steps=0, seconds=0.0)), workshop, seconds=0.0
     )
     assert list(done.attempts) == [LWF, PLAIN, FIXED] and done.n_folds == extend.FOLDS
     steps = [value for name, value in workshop.plan.items() if name.startswith("steps ")]
@@ -341,7 +345,7 @@ def test_a_class_of_one_picture_is_learnt_and_nothing_is_measured(
     trained: Old, new: Task, workshop: Workshop
 ) -> None:
     few = replace(new, labelled=new.labelled[[0, 1, EACH]], y=new.y[[0, 1, EACH]])
-    done = extend.add_classes(trained, few, workshop, METHOD, TRAINING)
+    done = extend.add_classes(trained, Stage("", few, METHOD, TRAINING), workshop)
     assert done.n_folds == 0 and all(a.held_out is None for a in done.attempts.values())
     z = done.attempts[LWF].fitted.logits(few.labelled)
     assert z.shape == (3, CLASSES) and torch.isfinite(z).all()
@@ -358,7 +362,7 @@ def test_both_readings() -> None:
 def test_a_stopped_training_ends_with_the_same_bits(trained: Old, new: Task, tmp_path: Path) -> None:
     """The last checkpoint of a run that was cut off at step 4 of 6 is taken up."""
     whole = Workshop(tmp_path / "cache", tmp_path / "whole", save_every=2, plan=dict(SAME))
-    expected = state(extended(trained, new, whole, LWF, METHOD, TRAINING, stage=LWF).classifier)
+    expected = state(extended(trained, Stage(LWF, new, METHOD, TRAINING), whole, LWF).classifier)
     cut = Workshop(tmp_path / "cache", tmp_path / "cut", save_every=2, plan=dict(SAME))
 
     class Stop(Exception):
@@ -369,9 +373,9 @@ def test_a_stopped_training_ends_with_the_same_bits(trained: Old, new: Task, tmp
             raise Stop
 
     with pytest.raises(Stop):
-        extended(trained, new, replace(cut, log=stop), LWF, METHOD, TRAINING, stage=LWF)
+        extended(trained, Stage(LWF, new, METHOD, TRAINING), replace(cut, log=stop), LWF)
     assert list((tmp_path / "cut").rglob("last.safetensors"))
-    found = state(extended(trained, new, cut, LWF, METHOD, TRAINING, stage=LWF).classifier)
+    found = state(extended(trained, Stage(LWF, new, METHOD, TRAINING), cut, LWF).classifier)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 

@@ -19,9 +19,11 @@ from handful.models.backbones import create
 from handful.models.norms import find_statistics
 from handful.randomness import key
 from handful.recipes.candidate import Candidate
+from handful.recipes.stage import Stage
 from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
-from handful.recipes.train import Training, train_network
+from handful.recipes.train import train_network
+from handful.recipes.training import INITS, Training
 from handful.study.contenders import line_up, parse
 from handful.study.draws import Source
 from handful.types import UsageError
@@ -59,18 +61,18 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-@pytest.mark.parametrize("init", train.INITS)
+@pytest.mark.parametrize("init", INITS)
 def test_training_begins_with_the_body_of_the_start_and_a_fresh_head(
     init: str, workshop: Workshop, stages: list[str]
 ) -> None:
     still = replace(SHORT, init=init, lr=0.0, ema=0.0, steps=1)
     moving = replace(SHORT, init=init)  # the start itself must learn something: it takes the rate of its user
-    body = train.self_supervised(task(), workshop, moving)
+    body = train.self_supervised(Stage("", task(), None, moving), workshop)
     torch.manual_seed(key(0, f"init-{init}", "weights"))
     fresh = dict(create("conv-4", channels=1, size=SIDE).body.named_parameters())
     assert all(not torch.equal(body[name], value) for name, value in fresh.items())
-    begun: Any = train_network(task(), workshop, Supervised(), still, stage="s").classifier.backbone
-    plain: Any = train_network(task(), workshop, Supervised(), replace(still, init="random"), stage="s")
+    begun: Any = train_network(Stage("s", task(), Supervised(), still), workshop).classifier.backbone
+    plain: Any = train_network(Stage("s", task(), Supervised(), replace(still, init="random")), workshop)
     plain = plain.classifier.backbone
     torch.manual_seed(key(0, f"init-{init}", "weights"))
     first = create("conv-4", channels=1, size=SIDE).body.state_dict()  # the start with a rate of 0 stays here
@@ -86,18 +88,18 @@ def test_the_start_is_made_once_for_all_folds_networks_and_kinds_of_training(
     here, training = task(), replace(SHORT, init="patch")
     held = torch.arange(LABELLED) < 3
     for t in (here, here.without(held), here.without(~held)):
-        train_network(t, workshop, Supervised(), training, stage="supervised")
+        train_network(Stage("supervised", t, Supervised(), training), workshop)
     noisy = replace(training, dropout=0.5, steps=5)
-    train_network(here, workshop, Supervised(smoothing=0.1), noisy, stage="other")
+    train_network(Stage("other", here, Supervised(smoothing=0.1), noisy), workshop)
     assert stages.count("init-patch") == 1
-    train_network(here, workshop, Supervised(), replace(training, backbone="lenet"), stage="supervised")
+    train_network(Stage("supervised", here, Supervised(), replace(training, backbone="lenet")), workshop)
     assert stages.count("init-patch") == 2, "another network needs a start of its own"
 
 
 def test_without_steps_the_first_that_asks_decides_on_the_time(workshop: Workshop, stages: list[str]) -> None:
     training = replace(SHORT, init="simclr", steps=0, init_steps=0, max_steps=3, seconds=0.01)
-    train_network(task(), workshop, Supervised(), training, stage="a")
-    train_network(task(), workshop, Supervised(), replace(training, seconds=0.02), stage="b")
+    train_network(Stage("a", task(), Supervised(), training), workshop)
+    train_network(Stage("b", task(), Supervised(), replace(training, seconds=0.02)), workshop)
     assert stages == ["init-simclr", "a", "b"]
     assert workshop.plan["seconds of init-simclr"] == 0.01
 

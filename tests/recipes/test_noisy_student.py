@@ -16,13 +16,13 @@ from torch import Tensor
 import handful.recipes.train as train
 from handful.choose.auto import choose
 from handful.choose.prior import PriorTable
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.inference.logits import predict
 from handful.recipes.candidate import Candidate
-from handful.recipes.noisy_student import NoisyStudent, noisy_student, select
-from handful.recipes.table import RECIPES
+from handful.recipes.noisy_student import NoisyStudent, select
+from handful.recipes.table import RECIPES, find
 from handful.recipes.task import Workshop
-from handful.recipes.train import Training
+from handful.recipes.training import Training
 from handful.types import Interrupted, UsageError
 
 QUICK = Training(backbone="small-resnet", steps=9, batch=6, ratio=1, ema=0.0)
@@ -91,7 +91,7 @@ def workshop(tmp_path: Path) -> Workshop:
 
 def run(workshop: Workshop, *, training: Training = QUICK, **changes: Any) -> Any:
     method = NoisyStudent(**{"threshold": 0.0, **changes})
-    return noisy_student(
+    return find("noisy-student").run(
         small_task(), workshop, on="pixels", method=method, training=training, stage="ns/0.1"
     )
 
@@ -110,7 +110,9 @@ def test_no_rounds_leave_the_teacher_bit_for_bit(workshop: Workshop, tmp_path: P
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_each_round_labels_with_the_last_network_un_noised(workshop: Workshop, caught: list[State]) -> None:
+def test_each_round_labels_with_the_last_network_un_noised(
+    workshop: Workshop, caught: list[TrainingState]
+) -> None:
     """What a student is told is what its teacher says of plain pictures in evaluation mode, though the teacher was
     trained with dropout and stochastic depth."""
     told: list[tuple[str, Tensor, Tensor]] = []
@@ -131,7 +133,7 @@ def test_each_round_labels_with_the_last_network_un_noised(workshop: Workshop, c
 
 
 def test_the_chain_is_kept_for_the_report_also_over_a_restart(
-    workshop: Workshop, caught: list[State]
+    workshop: Workshop, caught: list[TrainingState]
 ) -> None:
     fitted = run(workshop, rounds=2)
     rows = small_task().labelled
@@ -157,7 +159,7 @@ def test_the_chain_is_kept_for_the_report_also_over_a_restart(
     assert first.trials[first.twin].rounds == {}
 
 
-def test_students_by_name_the_last_one_stays(workshop: Workshop, caught: list[State]) -> None:
+def test_students_by_name_the_last_one_stays(workshop: Workshop, caught: list[TrainingState]) -> None:
     lines: list[str] = []
     workshop.tell = lines.append
     run(workshop, rounds=3, students="conv-4, conv-4-2x", training=replace(QUICK, backbone="lenet", size=8))
@@ -176,13 +178,13 @@ def test_a_smaller_student_is_told_of(workshop: Workshop) -> None:
 
 
 def test_a_run_killed_in_its_second_round_goes_on_there(
-    workshop: Workshop, tmp_path: Path, caught: list[State], monkeypatch: pytest.MonkeyPatch
+    workshop: Workshop, tmp_path: Path, caught: list[TrainingState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(Workshop(tmp_path / "c", tmp_path / "whole")).classifier.state_dict()
     caught.clear()
     fit = train.fit
 
-    def killed(state: State, *arguments: Any, **options: Any) -> None:
+    def killed(state: TrainingState, *arguments: Any, **options: Any) -> None:
         if state.stage == "ns-2/0.1":
             options["steps"] = 2
             fit(state, *arguments, **options)
@@ -210,8 +212,10 @@ def test_hard_and_soft_labels_teach_differently(workshop: Workshop) -> None:
 def test_without_unlabelled_pictures(workshop: Workshop) -> None:
     task = replace(small_task(), unlabelled=torch.empty(0, dtype=torch.int64))
     with pytest.raises(UsageError, match="there are none"):
-        noisy_student(task, workshop, on="pixels", training=QUICK)
-    noisy_student(task, workshop, on="pixels", method=NoisyStudent(rounds=0), training=QUICK)
+        find("noisy-student").run(task, workshop, on="pixels", training=QUICK, stage="noisy-student")
+    find("noisy-student").run(
+        task, workshop, on="pixels", method=NoisyStudent(rounds=0), training=QUICK, stage="noisy-student"
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": -1}, {"per_class": -2}])

@@ -12,16 +12,18 @@ from tests.recipes.test_train import small_task
 from torch import nn
 
 import handful.recipes.train as train
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.methods.fixmatch import FixMatch
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
 from handful.methods.supervised import Supervised
 from handful.models.ema import EMA
-from handful.recipes.self_training import continued, meta_pseudo_labels, reduced_meta_pseudo_labels, substage
-from handful.recipes.table import RECIPES, changed
+from handful.recipes.consistency import continued
+from handful.recipes.stage import Stage
+from handful.recipes.table import RECIPES, changed, find
 from handful.recipes.task import Task, Workshop
-from handful.recipes.train import Training, shortened, train_network
+from handful.recipes.train import train_network
+from handful.recipes.training import Training, shortened
 from handful.types import UsageError
 
 QUICK = Training(backbone="conv-4", steps=4, batch=6, ratio=1, ema=0.9)
@@ -35,9 +37,7 @@ def workshop(tmp_path: Path) -> Workshop:
 def run(task: Task, workshop: Workshop, **changes: Any) -> dict[str, torch.Tensor]:
     method = changed(MetaPseudoLabels(tune_steps=3), changes, "method")
     training = replace(QUICK, start="random")
-    fitted = meta_pseudo_labels(
-        task, workshop, on="pixels", method=method, training=training, stage="mpl/0.1"
-    )
+    fitted = find("mpl").run(task, workshop, on="pixels", method=method, training=training, stage="mpl/0.1")
     return fitted.classifier.backbone.state_dict()
 
 
@@ -46,22 +46,19 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_teacher_and_student_train_and_the_average_of_the_student_is_tuned_on_the_labels(
-    workshop: Workshop, caught: list[State]
+    workshop: Workshop, caught: list[TrainingState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logged: list[tuple[str, int]] = []
     workshop.log = lambda stage, step, scalars: logged.append((stage, step))
     starts: list[dict[str, torch.Tensor]] = []
-    real = train._run
+    real = train.run
 
-    def spy(task: Task, w: Workshop, method: Any, training: Training, network: nn.Module, *rest: Any) -> Any:
+    def spy(stage: Stage, w: Workshop, network: nn.Module, folder: Path) -> Any:
         starts.append({k: v.clone() for k, v in network.state_dict().items()})
-        return real(task, w, method, training, network, *rest)
+        return real(stage, w, network, folder)
 
-    train._run = spy
-    try:
-        end = run(small_task(), workshop)
-    finally:
-        train._run = real
+    monkeypatch.setattr(train, "run", spy)
+    end = run(small_task(), workshop)
     both, alone = caught
     assert logged[-1] == ("mpl-tuned/0.1", 3) and ("mpl/0.1", 4) in logged
     assert set(both.optimizers) == {"student", "teacher"} and set(alone.optimizers) == {"student"}
@@ -75,14 +72,14 @@ def test_teacher_and_student_train_and_the_average_of_the_student_is_tuned_on_th
     assert alone.optimizers["student"].param_groups[0]["base_lr"] == MetaPseudoLabels().tune_lr
 
 
-def test_without_tuning_the_student_is_the_result(workshop: Workshop, caught: list[State]) -> None:
+def test_without_tuning_the_student_is_the_result(workshop: Workshop, caught: list[TrainingState]) -> None:
     end = run(small_task(), workshop, tune_steps=0)
     average: Any = caught[0].models["average"]
     assert len(caught) == 1 and same(end, average.module.state_dict())
 
 
 def test_done_stages_are_taken_up_and_another_student_is_tuned_anew(
-    workshop: Workshop, caught: list[State]
+    workshop: Workshop, caught: list[TrainingState]
 ) -> None:
     first = run(small_task(), workshop)
     assert same(run(small_task(), workshop), first) and len(caught) == 2
@@ -93,15 +90,16 @@ def test_done_stages_are_taken_up_and_another_student_is_tuned_anew(
 
 
 def test_a_continued_stage_of_no_rate_is_where_it_began(workshop: Workshop) -> None:
-    fitted = train_network(small_task(), workshop, Supervised(), QUICK, stage="s")
+    fitted = train_network(Stage("s", small_task(), Supervised(), QUICK), workshop)
     still = replace(QUICK, lr=0.0, ema=0.0, steps=1, freeze_norms=True)
-    again = continued(fitted, small_task(), workshop, Supervised(), still, stage="t")
+    again = continued(fitted, Stage("t", small_task(), Supervised(), still), workshop)
     assert same(again.classifier.backbone.state_dict(), fitted.classifier.backbone.state_dict())
 
 
 def test_names_of_parts() -> None:
-    assert substage("mpl", "tuned") == "mpl-tuned"
-    assert substage("mpl/0.1", "tuned") == "mpl-tuned/0.1"
+    stage = Stage("mpl", small_task(), MetaPseudoLabels(), QUICK)
+    assert stage.part("tuned").name == "mpl-tuned"
+    assert replace(stage, name="mpl/0.1").part("tuned").name == "mpl-tuned/0.1"
 
 
 def test_the_row_of_the_table(workshop: Workshop) -> None:
@@ -114,10 +112,10 @@ def test_the_row_of_the_table(workshop: Workshop) -> None:
 
 
 def test_the_stored_teacher_labels_once_and_is_no_part_of_the_students_training(
-    workshop: Workshop, caught: list[State]
+    workshop: Workshop, caught: list[TrainingState]
 ) -> None:
     method = ReducedMetaPseudoLabels(teacher="lenet", tune_steps=2)
-    fitted = reduced_meta_pseudo_labels(
+    fitted = find("mpl-reduced").run(
         small_task(), workshop, on="pixels", method=method, training=QUICK, stage="r/0.1"
     )
     first, teacher, student, alone = caught
@@ -168,10 +166,10 @@ def test_a_ratio_of_zero_is_refused(recipe: str, workshop: Workshop) -> None:
 
 @pytest.mark.parametrize("method", [MetaPseudoLabels(labels="soft", tune_steps=0), FixMatch()])
 def test_auxiliary_heads_that_get_no_loss_take_no_part(
-    method: Any, workshop: Workshop, caught: list[State]
+    method: Any, workshop: Workshop, caught: list[TrainingState]
 ) -> None:
     training = Training(backbone="googlenet", steps=1, batch=2, ratio=1, size=16)
-    train_network(small_task(), workshop, method, training, stage="s")
+    train_network(Stage("s", small_task(), method, training), workshop)
     (state,) = caught
     names = [name for name, p in state.models["student"].named_parameters() if not p.requires_grad]
     assert names and all(name.startswith(("body.aux1.", "body.aux2.")) for name in names)
@@ -183,8 +181,8 @@ def test_the_time_of_a_step_is_that_of_one_in_which_the_student_learns(
     steps: list[int] = []
     measured = train.seconds_per_step
 
-    def watched(state: State, update: Any, *arguments: Any, **options: Any) -> float:
-        def noted(state: State, batch: Any) -> Any:
+    def watched(state: TrainingState, update: Any, *arguments: Any, **options: Any) -> float:
+        def noted(state: TrainingState, batch: Any) -> Any:
             steps.append(state.step)
             return update(state, batch)
 
@@ -195,5 +193,5 @@ def test_the_time_of_a_step_is_that_of_one_in_which_the_student_learns(
 
     monkeypatch.setattr(train, "seconds_per_step", watched)
     training = replace(QUICK, steps=0, seconds=1e-3)
-    train_network(small_task(), workshop, MetaPseudoLabels(wait=9, tune_steps=0), training, stage="s")
+    train_network(Stage("s", small_task(), MetaPseudoLabels(wait=9, tune_steps=0), training), workshop)
     assert steps == [9] * 6

@@ -16,7 +16,7 @@ import handful.recipes.train as train
 from handful.augment.views import to_input
 from handful.data.images import Images, from_array
 from handful.engine.norms import find_norms
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.inference.logits import predict
 from handful.inference.model_file import load_model, save_model
 from handful.methods.pseudo_label import PseudoLabel
@@ -24,9 +24,13 @@ from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA
 from handful.models.backbones import create, layer_groups
 from handful.models.classifier import Classifier
+from handful.recipes.feature_space import PHOTO_INPUT, space
+from handful.recipes.heads import probe
+from handful.recipes.stage import Stage
+from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
-from handful.recipes.train import Training, digest, train_network
-from handful.recipes.transfer import PHOTO_INPUT, fine_tune, probe, space, tuning
+from handful.recipes.train import digest, train_network
+from handful.recipes.training import Training, tuning
 from handful.types import UsageError
 
 Parameters = list[list[Tensor]]
@@ -83,7 +87,7 @@ def test_groups_sleep_bit_for_bit_until_their_step(optimizer: str, steps: int, w
     """With two steps a group, group r from the head takes its first step at 2 r."""
     kept: list[Parameters] = []
     training = replace(QUICK, optimizer=optimizer, lr=0.01, unfreeze_every=2, steps=steps, warmup=0)
-    fitted = train_network(small_task(), workshop, Supervised(), training, stage="s", start=keep_start(kept))
+    fitted = train_network(Stage("s", small_task(), Supervised(), training, start=keep_start(kept)), workshop)
     before, after = kept[0], copies(fitted.classifier.backbone)
     assert len(before) == 5, "four blocks and the head"
     for rank, (old, new) in enumerate(zip(reversed(before), reversed(after))):
@@ -94,17 +98,17 @@ def test_groups_sleep_bit_for_bit_until_their_step(optimizer: str, steps: int, w
 def test_a_sleeping_group_stays_in_the_moving_average_too(workshop: Workshop) -> None:
     kept: list[Parameters] = []
     training = replace(QUICK, unfreeze_every=100, ema=0.9)
-    fitted = train_network(small_task(), workshop, Supervised(), training, stage="s", start=keep_start(kept))
+    fitted = train_network(Stage("s", small_task(), Supervised(), training, start=keep_start(kept)), workshop)
     for old, new in zip(kept[0][:-1], copies(fitted.classifier.backbone)[:-1]):
         assert all(torch.equal(a, b) for a, b in zip(old, new))
     assert not torch.equal(kept[0][-1][0], copies(fitted.classifier.backbone)[-1][0])
 
 
 def test_each_group_towards_the_input_has_its_rate_divided_by_2_6(
-    workshop: Workshop, caught: list[State]
+    workshop: Workshop, caught: list[TrainingState]
 ) -> None:
     training = replace(QUICK, decay_by_depth=2.6, lr=0.1, weight_decay=0.01, steps=1, warmup=0)
-    train_network(small_task(), workshop, Supervised(), training, stage="s")
+    train_network(Stage("s", small_task(), Supervised(), training), workshop)
     optimizer, network = caught[0].optimizers["student"], caught[0].models["student"]
     rate = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
@@ -121,7 +125,7 @@ def test_one_step_of_sgd_by_hand(workshop: Workshop) -> None:
     workshop.plan["precision of dense networks"] = "fp32"
     training = Training(backbone="linear", steps=1, batch=12, ema=0, warmup=0, lr=0.1, weight_decay=0.0)
     method = Supervised(view="plain")
-    fitted = train_network(task, workshop, method, training, stage="s", start=keep_start(kept))
+    fitted = train_network(Stage("s", task, method, training, start=keep_start(kept)), workshop)
     weight, bias = kept[0][-1]
     x = (task.images.take(task.labelled).double().flatten(1) / 255 - 0.5) / 0.5
     p = (x @ weight.double().T + bias.double()).softmax(1)
@@ -137,15 +141,15 @@ def norms(network: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_frozen_statistics_stay_bit_for_bit(
-    ema: float, workshop: Workshop, caught: list[State], monkeypatch: pytest.MonkeyPatch
+    ema: float, workshop: Workshop, caught: list[TrainingState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also after the calibration of the steps and after an evaluation in the middle of training."""
     kept: list[dict[str, Tensor]] = []
     fit = train.fit
     task = small_task()
 
-    def with_evaluation(state: State, *arguments: Any, **options: Any) -> None:
-        def evaluate(state: State) -> dict[str, float]:
+    def with_evaluation(state: TrainingState, *arguments: Any, **options: Any) -> None:
+        def evaluate(state: TrainingState) -> dict[str, float]:
             network = state.models["student"]
             predict(network, task.images, task.labelled, network.spec)
             modes.append({m.training for m in network.modules() if isinstance(m, nn.BatchNorm2d)})
@@ -165,7 +169,7 @@ def test_frozen_statistics_stay_bit_for_bit(
                 buffer.add_(0.25)
         kept.append(norms(network))
 
-    fitted = train_network(task, workshop, Supervised(), training, stage="s", start=start)
+    fitted = train_network(Stage("s", task, Supervised(), training, start=start), workshop)
     after = norms(fitted.classifier.backbone)
     assert len(after) == 12, "four norms with three buffers"
     assert all(torch.equal(after[name], kept[0][name]) for name in after)
@@ -175,7 +179,7 @@ def test_frozen_statistics_stay_bit_for_bit(
 def test_statistics_that_are_not_frozen_move(workshop: Workshop) -> None:
     kept: list[dict[str, Tensor]] = []
     fitted = train_network(
-        small_task(), workshop, Supervised(), QUICK, stage="s", start=lambda net: kept.append(norms(net))
+        Stage("s", small_task(), Supervised(), QUICK, start=lambda net: kept.append(norms(net))), workshop
     )
     after = norms(fitted.classifier.backbone)
     assert not any(torch.equal(after[name], kept[0][name]) for name in after)
@@ -183,7 +187,7 @@ def test_statistics_that_are_not_frozen_move(workshop: Workshop) -> None:
 
 def test_running_statistics_are_those_of_the_steps(workshop: Workshop) -> None:
     training = replace(QUICK, precise_norms=False)
-    fitted = train_network(small_task(), workshop, Supervised(), training, stage="s")
+    fitted = train_network(Stage("s", small_task(), Supervised(), training), workshop)
     after = norms(fitted.classifier.backbone)
     assert {int(v) for k, v in after.items() if k.endswith("tracked")} == {4}, "calibration leaves no trace"
 
@@ -196,7 +200,7 @@ def test_precise_statistics_are_those_of_the_plain_pictures_that_it_learns_from(
     """The first norm's are the mean and variance of its convolution's output over these very pictures."""
     task = small_task(labels=10)
     task = replace(task, unlabelled=torch.arange(10, 20))  # the last four are nobody's
-    fitted = train_network(task, workshop, method, replace(QUICK, ema=ema), stage="s")
+    fitted = train_network(Stage("s", task, method, replace(QUICK, ema=ema)), workshop)
     learnt = task.labelled if isinstance(method, Supervised) else torch.arange(20)
     network: Any = fitted.classifier.backbone
     convolution = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
@@ -219,31 +223,31 @@ def test_the_time_becomes_steps_once_and_the_plan_is_obeyed(workshop: Workshop, 
     seen: list[tuple[str, int]] = []
     workshop.log = lambda stage, step, scalars: seen.append((stage, step))
     training = replace(QUICK, steps=0, seconds=1e-9)
-    train_network(small_task(), workshop, Supervised(), training, stage="s/0.1")
+    train_network(Stage("s/0.1", small_task(), Supervised(), training), workshop)
     assert workshop.plan["steps in a fold of s"] == train.MIN_STEPS
     assert seen[-1] == ("s/0.1", train.MIN_STEPS)
     other = Workshop(tmp_path, tmp_path / "other", log=workshop.log, plan={"steps in a fold of s": 3})
-    train_network(small_task(), other, Supervised(), training, stage="s/0.2")
+    train_network(Stage("s/0.2", small_task(), Supervised(), training), other)
     assert seen[-1] == ("s/0.2", 3)
     assert other.plan["steps in a fold of s"] == 3
-    train_network(small_task(), other, Supervised(), training, stage="s")
+    train_network(Stage("s", small_task(), Supervised(), training), other)
     assert other.plan["steps of s"] == train.MIN_STEPS, "what ships may train longer than a fold"
 
 
 def test_calibration_changes_no_bit(workshop: Workshop, tmp_path: Path) -> None:
     """Steps from the clock or from the caller: the same number gives the same weights."""
     timed = replace(QUICK, steps=0, seconds=1e-9, max_steps=7, optimizer="adamw", ema=0.9)
-    a = train_network(small_task(), workshop, Supervised(), timed, stage="s").classifier
+    a = train_network(Stage("s", small_task(), Supervised(), timed), workshop).classifier
     other = Workshop(tmp_path, tmp_path / "other")
-    b = train_network(small_task(), other, Supervised(), replace(timed, steps=7), stage="s").classifier
+    b = train_network(Stage("s", small_task(), Supervised(), replace(timed, steps=7)), other).classifier
     assert all(torch.equal(a.state_dict()[k], v) for k, v in b.state_dict().items())
 
 
-def test_a_stage_that_is_done_is_not_run_again(workshop: Workshop, caught: list[State]) -> None:
+def test_a_stage_that_is_done_is_not_run_again(workshop: Workshop, caught: list[TrainingState]) -> None:
     task, rows = small_task(), torch.arange(24)
-    first = train_network(task, workshop, Supervised(), QUICK, stage="s")
+    first = train_network(Stage("s", task, Supervised(), QUICK), workshop)
     again = train_network(
-        task, workshop, Supervised(), QUICK, stage="s", start=lambda net: pytest.fail("started")
+        Stage("s", task, Supervised(), QUICK, start=lambda net: pytest.fail("started")), workshop
     )
     assert len(caught) == 1
     assert torch.equal(first.logits(rows), again.logits(rows))
@@ -255,17 +259,17 @@ def test_a_stage_that_is_done_is_not_run_again(workshop: Workshop, caught: list[
         (task.without(torch.arange(12) == 3), Supervised(), QUICK),
     ]
     for n, (other, method, training) in enumerate(changed, start=2):
-        train_network(other, workshop, method, training, stage="s")
+        train_network(Stage("s", other, method, training), workshop)
         assert len(caught) == n, "another input is another stage"
-    train_network(task, workshop, Supervised(), QUICK, stage="t")
+    train_network(Stage("t", task, Supervised(), QUICK), workshop)
     assert len(caught) == len(changed) + 2
 
 
-def test_another_teacher_is_another_stage(workshop: Workshop, caught: list[State]) -> None:
+def test_another_teacher_is_another_stage(workshop: Workshop, caught: list[TrainingState]) -> None:
     task = small_task()
     for k in (0, 1):
         teacher = torch.nn.functional.one_hot(torch.full((12,), k), 3).float()
-        train_network(task, workshop, PseudoLabel(threshold=0), QUICK, stage="s", teacher=teacher)
+        train_network(Stage("s", task, PseudoLabel(threshold=0), QUICK, tables={"target": teacher}), workshop)
     assert len(caught) == 2
 
 
@@ -277,14 +281,14 @@ def test_the_teachers_answers_arrive_with_their_pictures(workshop: Workshop) -> 
     teacher = torch.nn.functional.one_hot(truth, 3).float()
     training = Training(backbone="linear", steps=60, batch=4, ratio=6, lr=0.05, ema=0)
     method = PseudoLabel(threshold=0, view="plain", unlabelled_view="plain")
-    fitted = train_network(task, workshop, method, training, stage="s", teacher=teacher)
+    fitted = train_network(Stage("s", task, method, training, tables={"target": teacher}), workshop)
     assert torch.equal(fitted.logits(task.unlabelled).argmax(1), truth)
 
 
 def test_methods_that_need_unlabelled_pictures_say_so(workshop: Workshop) -> None:
     task = replace(small_task(), unlabelled=torch.empty(0, dtype=torch.int64))
     with pytest.raises(UsageError, match="unlabelled pictures, and there are none"):
-        train_network(task, workshop, PseudoLabel(), QUICK, stage="s")
+        train_network(Stage("s", task, PseudoLabel(), QUICK), workshop)
 
 
 @pytest.mark.parametrize("wrong", [{"optimizer": "sdg"}, {"head": "cosinus"}, {"batch": 0}, {"steps": -1}])
@@ -295,11 +299,11 @@ def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_a_view_that_does_not_exist(workshop: Workshop) -> None:
     with pytest.raises(UsageError, match="no view 'stong'"):
-        train_network(small_task(), workshop, Supervised(view="stong"), QUICK, stage="s")
+        train_network(Stage("s", small_task(), Supervised(view="stong"), QUICK), workshop)
 
 
 def test_torch_compile_is_used_only_when_asked_for(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, caught: list[State]
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, caught: list[TrainingState]
 ) -> None:
     """With the "eager" backend, compiling changes no bit, neither of weights nor of buffers."""
     calls: list[nn.Module] = []
@@ -311,10 +315,10 @@ def test_torch_compile_is_used_only_when_asked_for(
 
     monkeypatch.setattr(torch, "compile", counted)
     training = replace(QUICK, steps=2, ema=0.9)
-    plain = train_network(small_task(), workshop, Supervised(), training, stage="s").classifier
+    plain = train_network(Stage("s", small_task(), Supervised(), training), workshop).classifier
     assert calls == []
     workshop.compile, workshop.folder = True, workshop.folder / "compiled"
-    compiled = train_network(small_task(), workshop, Supervised(), training, stage="s").classifier
+    compiled = train_network(Stage("s", small_task(), Supervised(), training), workshop).classifier
     assert len(calls) == 1
     assert plain.state_dict().keys() == compiled.state_dict().keys()
     assert all(torch.equal(compiled.state_dict()[k], v) for k, v in plain.state_dict().items())
@@ -322,7 +326,7 @@ def test_torch_compile_is_used_only_when_asked_for(
 
 def test_a_cosine_head_survives_export(workshop: Workshop, tmp_path: Path) -> None:
     task = small_task()
-    fitted = train_network(task, workshop, Supervised(), replace(QUICK, head="cosine"), stage="s")
+    fitted = train_network(Stage("s", task, Supervised(), replace(QUICK, head="cosine")), workshop)
     backbone: Any = fitted.classifier.backbone
     features = backbone.eval()(torch.zeros(2, 1, 8, 8)).features
     weight, scale = backbone.head.weight, backbone.head.scale
@@ -361,14 +365,12 @@ def first_weights(
     """The network of ``fine_tune`` before its first step."""
     found: list[nn.Module] = []
 
-    def run(
-        task: Task, workshop: Workshop, method: Any, training: Training, network: nn.Module, *_: Any
-    ) -> nn.Module:
+    def run(stage: Stage, workshop: Workshop, network: nn.Module, folder: Path) -> dict[str, nn.Module]:
         found.append(network)
-        return network
+        return {"result": network}
 
-    monkeypatch.setattr(train, "_run", run)
-    fitted = fine_tune(task, workshop, on="lite0", training=training)
+    monkeypatch.setattr(train, "run", run)
+    fitted = find("fine-tune").run(task, workshop, on="lite0", training=training, stage="fine-tune")
     return found[0], fitted
 
 
@@ -434,7 +436,9 @@ def test_fine_tuning_lite0_keeps_statistics_and_moves_weights(colours: tuple[Tas
     task, workshop = colours
     fresh = create("lite0", n_classes=2, pretrained=True, size=64)
     # at the default rate the stem's steps (3e-4 / 2.6^9) can drown in float32 rounding
-    fitted = fine_tune(task, workshop, on="lite0", training=replace(TINY, lr=3e-3))
+    fitted = find("fine-tune").run(
+        task, workshop, on="lite0", training=replace(TINY, lr=3e-3), stage="fine-tune"
+    )
     before, after = norms(fresh), norms(fitted.classifier.backbone)
     assert len(after) == 147, "49 norms with three buffers"
     assert all(torch.equal(after[name], before[name]) for name in after)
@@ -448,4 +452,4 @@ def test_fine_tuning_lite0_keeps_statistics_and_moves_weights(colours: tuple[Tas
 @pytest.mark.parametrize(("on", "training"), [("pixels", None), ("lite0", tuning("conv-4"))])
 def test_what_cannot_be_fine_tuned_is_refused(on: str, training: Training | None, workshop: Workshop) -> None:
     with pytest.raises(UsageError, match="pretrained"):
-        fine_tune(small_task(), workshop, on=on, training=training)
+        find("fine-tune").run(small_task(), workshop, on=on, training=training, stage="fine-tune")

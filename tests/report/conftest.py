@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading
 
 from handful.report.record import Audit, ConfusedPair, Reliability, Summary, Thumb, Tried
+from handful.stats import calibration
 from handful.stats import intervals as st
 
 
@@ -116,10 +117,10 @@ def digits_summary() -> Summary:
     after = scaled(raw, 1.8)
     hit = raw.argmax(1) == truth
     reliability = Reliability(
-        before=[tuple(b) for b in st.reliability_bins(raw.max(1), hit)],
-        after=[tuple(b) for b in st.reliability_bins(after.max(1), hit)],
-        ece_before=st.expected_calibration_error(raw.max(1), hit),
-        ece_after=st.expected_calibration_error(after.max(1), hit),
+        before=[tuple(b) for b in calibration.reliability_bins(raw.max(1), hit)],
+        after=[tuple(b) for b in calibration.reliability_bins(after.max(1), hit)],
+        ece_before=calibration.expected_calibration_error(raw.max(1), hit),
+        ece_after=calibration.expected_calibration_error(after.max(1), hit),
         temperature=1.8,
     )
 

@@ -154,3 +154,25 @@ def test_a_single_draw_has_no_intervals() -> None:
     alone = [c for c in cells() if c.seed == 0]
     page = render(analyse(alone, [PROBE, OTHER, USER], {}, data="x", scored_on="y", classes=2))
     assert "nan" not in page.lower().replace("finance", "")
+
+
+def test_on_a_phone_every_figure_carries_its_name(comparison: Comparison) -> None:
+    """The table's head is hidden there: each cell but the first has to say what it is."""
+    rows = re.findall(r"<tr[^>]*>(<td.*?)</tr>", render(comparison), flags=re.DOTALL)
+    assert len(rows) == 6
+    for row in rows:
+        first, *others = re.findall(r"<td[^>]*>", row)
+        assert "data-name" not in first
+        assert len(others) == 10
+        assert all("data-name=" in cell for cell in others)
+
+
+def test_settings_join_the_brackets_of_a_title() -> None:
+    one = replace(PROBE, training={"steps": 20})
+    cell = Cell(one.name, 1, 0, 2, 0.5, 0.5, 0.1, 50, 1.0, 2**20, 512)
+    for title, whole in (
+        ("FixMatch (small network)", "FixMatch (small network; pixels, steps 20)"),
+        ("label propagation", "label propagation (pixels, steps 20)"),
+    ):
+        found = analyse([cell], [one], {"logistic": title}, data="digits", classes=10, scored_on="test")
+        assert found.rows[0].title == whole

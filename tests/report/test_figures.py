@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from handful.report import figures
+from handful.report.compare_figures import Series, accuracy_curves
 from handful.report.record import Thumb, Tried
 
 HOSTILE = '</title><script>alert("x")</script>&'
@@ -130,3 +131,12 @@ def test_shorten_keeps_both_ends_and_counts_wide_characters_twice() -> None:
     assert figures.shorten("夜の女王の花園", 9) == "夜の…花園"
     for length in range(1, 20):
         assert figures.columns(figures.shorten("Königin der Nacht 夜の女王", length)) <= length
+
+
+def test_letters_of_curves_that_end_at_the_top_stay_inside_the_frame() -> None:
+    points = [(1.0, 0.5, None, None), (16.0, 0.8, None, None)]
+    series = {f"recipe {letter}": Series(letter, True, points) for letter in "ABCDEFGH"}
+    root = parsed(accuracy_curves(series, "accuracy"))
+    heights = [float(e.attrib["y"]) for e in root.iter("text") if e.text in "ABCDEFGH"]
+    assert len(heights) == 16  # beside the curves and in the legend
+    assert min(heights) >= 10  # a letter of 10 px has room

@@ -87,7 +87,7 @@ def test_the_page_shows_the_later_sections_and_escapes_them() -> None:
         assert f'id="{anchor}"' in page
     assert Summary.from_json(s.to_json()) == s
     never = render(Summary(reject={"threshold": 0.0, "right_answers": 11, "rule": "RULE."}))
-    assert "Never answered here: 11 right answers" in never
+    assert "never answers “none of these”: 11 right answers" in never
 
 
 def test_code_between_backticks() -> None:
@@ -124,8 +124,8 @@ def test_words_about_a_baseline_that_was_not_measured() -> None:
     )  # better on the test part: not picked by it
     words = verdict(Summary(tried=[rival, other, base, chosen]))
     assert "small network, was not measured here" in words and "8.6 points above it (± 6.0" in words
-    assert "right on 90.0\u00a0%" in words and "regression, on 80.0\u00a0%" in words
-    assert "on the test part: 93.1\u00a0%, against 84.0\u00a0% of regression" in words
+    assert "its accuracy is 90.0\u00a0%" in words and "regression, 80.0\u00a0%" in words
+    assert "on the test part, its accuracy is 93.1\u00a0%; that of regression is 84.0\u00a0%" in words
 
 
 def test_what_the_others_would_have_been_on_the_test_part(tmp_path: Path) -> None:

@@ -114,36 +114,3 @@ def test_mean_interval_equals_scipy_and_has_none_for_one_value() -> None:
     assert math.isnan(alone.high)
     with pytest.raises(ValueError, match="non-empty"):
         st.mean_interval([])
-
-
-def test_reliability_bins_by_hand() -> None:
-    bins = st.reliability_bins([0.05, 0.1, 0.11, 0.95, 1.0, 0.0], [0, 1, 1, 1, 0, 0], bins=10)
-    assert bins == [
-        pytest.approx((0.05, 1 / 3, 3)),  # 0.1 belongs to the first bin, 0 does too
-        pytest.approx((0.11, 1.0, 1)),
-        pytest.approx((0.975, 0.5, 2)),
-    ]
-
-
-def test_calibration_error_by_hand_and_at_perfection() -> None:
-    # two bins of two: |0.9 - 0.5| and |0.6 - 1|, each half of the weight
-    assert st.expected_calibration_error([0.9, 0.9, 0.6, 0.6], [1, 0, 1, 1]) == pytest.approx(0.4)
-    assert st.expected_calibration_error([0.75] * 4, [1, 1, 1, 0]) == pytest.approx(0)
-    assert math.isnan(st.expected_calibration_error([], []))
-
-
-def test_calibration_error_equals_a_naive_loop() -> None:
-    rng = np.random.default_rng(2)
-    p, right = rng.random(500), rng.integers(0, 2, 500)
-    total = 0.0
-    for m in range(15):
-        inside = (p > m / 15) & (p <= (m + 1) / 15)
-        if inside.any():
-            total += inside.mean() * abs(right[inside].mean() - p[inside].mean())
-    assert st.expected_calibration_error(p, right, bins=15) == pytest.approx(total)
-
-
-@pytest.mark.parametrize(("p", "right", "bins"), [([0.5], [1, 0], 10), ([1.5], [1], 10), ([0.5], [1], 0)])
-def test_reliability_bins_refuse(p: list[float], right: list[int], bins: int) -> None:
-    with pytest.raises(ValueError, match=r"confidence|bins"):
-        st.reliability_bins(p, right, bins)

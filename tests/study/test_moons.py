@@ -13,7 +13,7 @@ from benchmarks.moons_mpl import Variant, train
 from torch import Tensor, nn
 
 from handful.cli.main import run
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.methods.feedback import MovingMean
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
 from handful.methods.table import METHODS
@@ -96,7 +96,7 @@ def test_the_batched_benchmark_is_the_packages_method(feedback: str, labels: str
         return torch.optim.SGD(groups, lr=v.lr, momentum=momentum, nesterov=momentum > 0)
 
     models = {"student": student, "teacher": teacher, "memory": MovingMean(0.01)}
-    state = State(models, {"student": sgd(student), "teacher": sgd(teacher)})
+    state = TrainingState(models, {"student": sgd(student), "teacher": sgd(teacher)})
     method = MetaPseudoLabels(
         labels=labels,
         feedback_weight=2.0 if feedback else 0.0,

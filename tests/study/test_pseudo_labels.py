@@ -13,8 +13,8 @@ from handful.choose.auto import choose
 from handful.data.images import from_array
 from handful.data.split import folds
 from handful.recipes.candidate import Candidate
+from handful.recipes.label_propagation import teacher_targets
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import teacher_targets
 from handful.report.build import _audit
 from handful.study.pseudo_labels import BY_ITSELF, BY_TEACHER, pseudo_labels
 

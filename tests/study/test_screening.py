@@ -17,8 +17,8 @@ from handful.data.images import from_array
 from handful.models.heads import Centre
 from handful.randomness import permutation
 from handful.recipes.candidate import Candidate
+from handful.recipes.feature_space import Space
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import Space
 from handful.study.screening import class_frequencies, likeness, lower_kind, screen, screened
 
 D = 32

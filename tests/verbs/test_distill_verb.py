@@ -23,7 +23,7 @@ from handful.inference import costs
 from handful.inference.classify import probabilities
 from handful.inference.costs import Cost
 from handful.inference.model_file import load_model
-from handful.inference.teachers import Onnx, agreed_classes, imagenet, read_teacher
+from handful.inference.teachers import Onnx, agreed_classes, imagenet_classes, read_teacher
 from handful.methods.distillation import Distillation
 from handful.types import HandfulError, Interrupted, UsageError
 from handful.verbs.distill import Parts, fitting, of_classes, run_data
@@ -393,7 +393,7 @@ def test_teachers_must_know_the_same_classes(run: Path, tmp_path: Path) -> None:
 def test_a_published_network_teaches_its_own_classes() -> None:
     teacher = read_teacher("lite0")
     assert len(teacher.classes) == len(set(teacher.classes)) == 1000
-    assert teacher.classes[1] == "goldfish" and imagenet()[999] == "toilet tissue"
+    assert teacher.classes[1] == "goldfish" and imagenet_classes()[999] == "toilet tissue"
     assert teacher.saved is not None and teacher.side == 0
     assert teacher.answer is not None
     log_p = teacher.answer(torch.zeros(1, 3, 40, 40, dtype=torch.uint8)).logits

@@ -14,11 +14,11 @@ from handful import parallel
 from handful.choose.evidence import HeldOut
 from handful.choose.prior import PriorTable, prior_table
 from handful.choose.rule import EVIDENCE_FROM, Verdict, decide
-from handful.losses.classify import fit_temperature
 from handful.recipes.candidate import Candidate
 from handful.recipes.table import Recipe, candidates, find, fit_candidate, usual_space
 from handful.recipes.task import RESERVE, Fitted, Task, Validation, Workshop
 from handful.recipes.train import NO_UNLABELLED
+from handful.stats.calibration import fit_temperature
 from handful.stats.intervals import paired_difference
 from handful.types import UsageError
 
@@ -259,7 +259,7 @@ def twin_of(candidate: Candidate, task: Task) -> dict[str, Trial]:
     training = {k: v for k, v in candidate.training.items() if k != "init"}
     name = find(candidate.recipe).labelled_only
     if name:
-        on = usual_space(name, task) if name == "supervised" else candidate.on
+        on = "pixels" if find(name).on == "pixels" else candidate.on  # which looks at nothing else
         twin = Candidate(name, on, training=training)
         return {twin.key: Trial.of(twin)}
     if candidate.init:

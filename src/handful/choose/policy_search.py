@@ -97,7 +97,7 @@ def search(task: Task, workshop: Workshop, options: SearchOptions, folder: Path)
         HandfulError: ``folder`` holds another search.
     """
     row = find(options.recipe)
-    if not row.trains or not hasattr(row.make(), "view"):
+    if not row.trains or "view" not in row.options:
         raise UsageError(
             f"recipe '{options.recipe}' shows its pictures through no view",
             fix="--recipe supervised or fine-tune",

@@ -20,7 +20,7 @@ from handful.cli.console import ConsoleTeller, closing, seconds
 from handful.cli.fit import _given
 from handful.inference.teachers import Onnx
 from handful.methods.distillation import PATIENT, Distillation
-from handful.recipes.train import SMALL, Training
+from handful.recipes.training import SMALL, Training
 from handful.verbs.distill_table import COLUMNS, Figures, cells
 
 

@@ -16,8 +16,7 @@ from tyro.conf import Positional, arg
 from handful import api, parallel
 from handful.cli.console import ConsoleTeller, closing, seconds
 from handful.recipes.table import RECIPES, find
-from handful.recipes.train import SMALL, Training
-from handful.recipes.transfer import tuning
+from handful.recipes.training import SMALL, Training, tuning
 from handful.types import UsageError
 
 
@@ -73,7 +72,7 @@ def fit(words: Sequence[str]) -> int:
         )
     if recipe != "auto":
         row = find(recipe)
-        usual = tuning("lite0") if recipe.startswith("fine-tune") else SMALL if row.trains else Training()
+        usual = tuning("lite0") if row.pretrained else SMALL if row.trains else Training()
         extra = [
             ("method", row.method, field(default_factory=row.make)),
             ("training", Training, field(default_factory=lambda: usual)),

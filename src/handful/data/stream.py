@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
@@ -18,43 +19,78 @@ from handful.types import Batch, InputSpec
 
 
 @dataclass(frozen=True)
+class Source:
+    """Pictures that a batch takes its share from: the labelled ones, the unlabelled ones, another domain's.
+
+    Attributes:
+        rows: row numbers, int64 [n].
+        batch: how many a global batch holds, b.
+        views: by the name under which the batch holds them, each [b, C, H, W]; unique over all sources.
+        index: the name under which the batch holds their row numbers, int64 [b].
+        tables: further tensors with a row for each of ``rows`` that travel with the pictures by their names: labels, a
+            teacher's answers.
+        mixing: mixes pictures in each of their views.
+        mixed: those of ``tables``, float [n, K], that are mixed as the pictures of the (single) view are.
+        pixels: names of views whose decoded pictures come along, uint8, as ``NAME_pixels``.
+    """
+
+    rows: Tensor
+    batch: int
+    views: Mapping[str, View]
+    index: str
+    tables: Mapping[str, Tensor] = field(default_factory=dict)
+    mixing: Mixing | None = None
+    mixed: Collection[str] = ()
+    pixels: Collection[str] = ()
+
+
+def semi_supervised(
+    labelled: Tensor,
+    y: Tensor,
+    views: Mapping[str, View],
+    batch: int,
+    unlabelled: Tensor | None = None,
+    ratio: int = 0,
+    tables: Mapping[str, Tensor] | None = None,
+) -> dict[str, Source]:
+    """Labelled pictures under "x" with their targets "y", and unlabelled ones in every other view.
+
+    Args:
+        labelled, unlabelled: row numbers, int64 [n] and [m].
+        y: targets: int64 [n], or float [n, K] (soft).
+        views: without "x" no labelled picture is shown.
+        batch: labelled pictures of a global batch.
+        ratio: unlabelled pictures for each labelled one; 0: none.
+        tables: of the unlabelled pictures.
+    """
+    others = {name: view for name, view in views.items() if name != "x"}
+    found = {}
+    if "x" in views:
+        found["labelled"] = Source(labelled, batch, {"x": views["x"]}, "index", {"y": y})
+    if others and ratio:
+        assert unlabelled is not None
+        found["unlabelled"] = Source(unlabelled, batch * ratio, others, "u_index", tables or {})
+    return found
+
+
+@dataclass(frozen=True)
 class TrainStream:
-    """Labelled pictures under ``x`` with targets ``y``; unlabelled ones in each view that a method asks for.
+    """Batches that are fed from several sources.
 
     Attributes:
         images: where pixels come from.
         spec: what the network wants to see.
-        labelled: row numbers, int64 [n].
-        y: targets of the labelled rows: int64 [n], or float [n, K] (soft).
-        views: by name: "x" for the labelled pictures, "weak", "strong" … for the unlabelled ones. Without "x" no
-            labelled picture is shown, and there need not be any.
-        batch: labelled pictures of a global batch.
-        unlabelled: row numbers, int64 [m]; may be empty where no view but "x" is asked for.
-        ratio: unlabelled pictures for each labelled one in a batch.
-        extra: tensors with one row per picture of ``unlabelled`` that travel with it (a teacher's targets).
-        mixing: mixes labelled pictures and their targets, which are then float [n, K].
-        unlabelled_mixing: mixes unlabelled pictures in each of their views.
-        pixels: names of unlabelled views whose decoded pictures come along, uint8, as ``NAME_pixels``.
+        sources: by name; the name is part of the key of their random order.
         seed, stage: name the random draws.
         device: where batches are made.
 
-    A batch holds ``x`` [B, C, H, W], ``y``, ``index`` [B] (row numbers), and for unlabelled pictures each
-    view by its name [B * ratio, C, H, W] and ``u_index`` (as ``index`` too, where there is no "x"). ``draw`` is the
-    step's key for draws of the method's own: the same number in every process.
+    A batch holds what its sources say; "index", the row numbers of the first source's pictures; and "draw", the step's
+    key for draws of the method's own: the same number in every process.
     """
 
     images: Images
     spec: InputSpec
-    labelled: Tensor
-    y: Tensor
-    views: Mapping[str, View]
-    batch: int = 32
-    unlabelled: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    ratio: int = 0
-    extra: Mapping[str, Tensor] = field(default_factory=dict)
-    mixing: Mixing | None = None
-    unlabelled_mixing: Mixing | None = None
-    pixels: Collection[str] = ()
+    sources: Mapping[str, Source]
     seed: int = 0
     stage: str = "train"
     device: str = "cpu"
@@ -69,62 +105,71 @@ class TrainStream:
     def at(self, step: int) -> dict[str, Tensor]:
         """The batch of one step."""
         out = {"draw": torch.tensor(key(self.seed, self.stage, "method", step))}
-        if "x" in self.views:
-            out |= self._labelled(step)
-        names = [name for name in self.views if name != "x"]
-        if names and self.ratio:
-            size = self.batch * self.ratio
-            everywhere = torch.from_numpy(
-                positions(len(self.unlabelled), size, step, self.seed, self.stage, "unlabelled")
-            )
-            where = everywhere[parallel.rows(size)]
-            for name in names:
-                out |= self._unlabelled(name, self.unlabelled[everywhere], step)
-            out |= {name: table[where].to(self.device) for name, table in self.extra.items()}
-            out["u_index"] = self.unlabelled[where]
-            out.setdefault("index", out["u_index"])
+        for name, source in self.sources.items():
+            out |= self._of(name, source, step)
+            out.setdefault("index", out[source.index])
         return out
 
-    def _labelled(self, step: int) -> dict[str, Tensor]:
+    def _of(self, name: str, source: Source, step: int) -> dict[str, Tensor]:
+        """One source's part of the batch."""
         everywhere = torch.from_numpy(
-            positions(len(self.labelled), self.batch, step, self.seed, self.stage, "labelled")
+            positions(len(source.rows), source.batch, step, self.seed, self.stage, name)
         )
-        mine = torch.arange(self.batch)[parallel.rows(self.batch)]
-        rows = self.labelled[everywhere]
-        x, y = self._seen("x", rows[mine], self.batch, step, mine), self.y[everywhere[mine]]
-        if self.mixing:
-            x, theirs, weight = self._mixed("x", self.mixing, x, rows, step, mine)
-            y = mixed_labels(y, self.y[everywhere[theirs]], weight)
-        return {"x": self._input(x), "y": y.to(self.device), "index": rows[mine]}
-
-    def _unlabelled(self, name: str, rows: Tensor, step: int) -> dict[str, Tensor]:
-        """One view of the unlabelled pictures of the global batch, whose row numbers are ``rows``."""
-        mine = torch.arange(len(rows))[parallel.rows(len(rows))]
-        x = self._seen(name, rows[mine], len(rows), step, mine)
-        if self.unlabelled_mixing:
-            x, _, _ = self._mixed(name, self.unlabelled_mixing, x, rows, step, mine, name)
-        seen = {f"{name}_pixels": x} if name in self.pixels else {}
-        return {name: self._input(x), **seen}
+        mine = torch.arange(source.batch)[parallel.rows(source.batch)]
+        rows, here = source.rows[everywhere], everywhere[mine]
+        out = {source.index: rows[mine]}
+        out |= {word: table[here] for word, table in source.tables.items()}
+        for view in source.views:
+            x = self._seen(source, view, rows[mine], step, mine)
+            if source.mixing:
+                x, theirs, weight = self._mixed(source, view, x, rows, step, mine)
+                for word in source.mixed:
+                    out[word] = mixed_labels(out[word], source.tables[word][everywhere[theirs]], weight)
+            if view in source.pixels:
+                out[f"{view}_pixels"] = x
+            out[view] = self._input(x)
+        return {word: value if word == source.index else value.to(self.device) for word, value in out.items()}
 
     def _mixed(
-        self, name: str, mixing: Mixing, x: Tensor, rows: Tensor, step: int, mine: Tensor, *purpose: str
+        self, source: Source, view: str, x: Tensor, rows: Tensor, step: int, mine: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures x mixed with partners from the global batch ``rows``, the partners' places in it, and the pictures'
         own weights."""
+        assert source.mixing is not None
+        purpose = () if view == "x" else (view,)
         theirs = partners(len(rows), self.seed, self.stage, step, *purpose)[mine]
         if parallel.size() == 1:
             other = x.index_select(0, theirs.to(x.device))
         else:  # partners may be another process's: their pictures are made here once more
-            other = self._seen(name, rows[theirs], len(rows), step, theirs)
-        u = uniform((len(rows), mixing.n_draws), self.seed, self.stage, "mixing", step, *purpose)[mine]
-        mixed, weight = mixing(x, other, u)
+            other = self._seen(source, view, rows[theirs], step, theirs)
+        n_draws = source.mixing.n_draws
+        u = uniform((len(rows), n_draws), self.seed, self.stage, "mixing", step, *purpose)[mine]
+        mixed, weight = source.mixing(x, other, u)
         return mixed, theirs, weight
 
-    def _seen(self, name: str, rows: Tensor, size: int, step: int, places: Tensor) -> Tensor:
-        """Pictures as a view shows them, uint8; ``places`` are theirs in the global batch."""
-        view = self.views[name]
-        u = uniform((size, view.n_draws), self.seed, self.stage, "view", name, step)[places]
+    def _seen(self, source: Source, name: str, rows: Tensor, step: int, places: Tensor) -> Tensor:
+        """Pictures as a view shows them, uint8; ``places`` are theirs in the source's global batch."""
+        view = source.views[name]
+        u = uniform((source.batch, view.n_draws), self.seed, self.stage, "view", name, step)[places]
         return view(self.images.take(rows).to(self.device), u)
 
     def _input(self, x: Tensor) -> Tensor:
         return to_input(x, self.spec).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A stream whose next batch is made in another thread while the last one is learnt from. Batches are pure functions
+    of the step, so they stay the same."""
+
+    stream: TrainStream
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Those of the stream."""
+        step = start
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as maker:
+            coming = maker.submit(self.stream.at, step)
+            while True:
+                batch, step = coming.result(), step + 1
+                coming = maker.submit(self.stream.at, step)
+                yield batch

@@ -10,22 +10,22 @@ import torch
 
 from handful import parallel
 from handful.engine import interrupt
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.randomness import key
 from handful.types import Interrupted, NotFinite, Stream, Update
 
 
 def fit(
-    state: State,
+    state: TrainingState,
     update: Update,
     stream: Stream,
     *,
     steps: int,
     log: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
     log_every: int = 10,
-    evaluate: Callable[[State], dict[str, float]] | None = None,
+    evaluate: Callable[[TrainingState], dict[str, float]] | None = None,
     evaluate_every: int = 0,
-    save: Callable[[State], object] = lambda state: None,
+    save: Callable[[TrainingState], object] = lambda state: None,
     save_every: int = 0,
     names: Callable[[torch.Tensor], list[str]] = lambda index: list(map(str, index.tolist())),
 ) -> None:
@@ -78,14 +78,14 @@ def _seed(number: int) -> None:
         torch.default_generator.manual_seed(number)
 
 
-def _finite(state: State) -> bool:
+def _finite(state: TrainingState) -> bool:
     """Whether every weight is a number: a state that is not must never replace a good checkpoint."""
     weights = [p.detach() for model in state.models.values() for p in model.parameters()]
     largest = torch._foreach_norm(weights, float("inf")) if weights else ()
     return all(bool(torch.isfinite(value)) for value in largest)
 
 
-def _stop(what: str, state: State, files: list[str], saved_at: int) -> NoReturn:
+def _stop(what: str, state: TrainingState, files: list[str], saved_at: int) -> NoReturn:
     """Raise ``NotFinite`` with the step, the files of its batch and the last good checkpoint."""
     shown = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
     raise NotFinite(

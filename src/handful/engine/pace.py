@@ -8,12 +8,12 @@ import time
 import torch
 
 from handful.data.stream import TrainStream
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.types import Batch, Update
 
 
 def seconds_per_step(
-    state: State, update: Update, stream: TrainStream, warm: int = 2, timed: int = 4, at: int = 0
+    state: TrainingState, update: Update, stream: TrainStream, warm: int = 2, timed: int = 4, at: int = 0
 ) -> float:
     """Median duration of a step; the state is left as it was. ``at``: the first step that does all that steps do.
 

@@ -32,16 +32,16 @@ class Precision:
 
 
 @dataclass
-class State:
+class TrainingState:
     """Networks by role, their optimisers, the step; ``seed`` and ``stage`` name the run's random draws.
 
     Each optimiser's parameter groups carry ``base_lr``; the learning rate of a step is
-    ``base_lr * schedule(step)``, so that a schedule has nothing to save.
+    ``base_lr * schedule(step)``, so that a schedule has nothing to save; a role without a schedule keeps its rate.
     """
 
     models: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
-    schedule: Callable[[int], float] = lambda step: 1.0
+    schedules: dict[str, Callable[[int], float]] = field(default_factory=dict)
     step: int = 0
     seed: int = 0
     stage: str = "train"
@@ -49,9 +49,11 @@ class State:
 
     def advance(self, role: str) -> None:
         """One step of ``role``'s optimiser, at this step's learning rates."""
+        schedule = self.schedules.get(role)
+        factor = schedule(self.step) if schedule else 1.0
         for group in self.optimizers[role].param_groups:
             asleep = self.step < group.get("from_step", 0)  # gradual unfreezing
-            group["lr"] = 0.0 if asleep else group["base_lr"] * self.schedule(self.step)
+            group["lr"] = 0.0 if asleep else group["base_lr"] * factor
         self.optimizers[role].step()
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,70 +1,37 @@
-"""The one stock update (loss, gradient, step), and how a method brings another."""
+"""What follows a step: moving averages. What a step is, each method says (``methods.base``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from handful.engine.state import State
+from handful.engine.state import TrainingState
+from handful.methods.base import Method
 from handful.models.ema import EMA
 from handful.parallel import unwrap
-from handful.types import Batch, Objective, Update
+from handful.types import Batch, Update
 
 
-def descend(
-    objective: Objective, trains: Sequence[str] = ("student",), after: Sequence[Callable[[State], None]] = ()
-) -> Update:
-    """One gradient step of ``objective`` for the roles in ``trains``, then each of ``after`` in order.
+def step_of(method: Method, state: TrainingState) -> Update:
+    """A step of ``method``; then every moving average among the state's roles follows the student."""
+    followers = [average(role=role) for role, model in state.models.items() if isinstance(model, EMA)]
 
-    Other roles may be used by the objective; their weights stay as they are.
-    """
-
-    def update(state: State, batch: Batch) -> dict[str, Tensor]:
-        with state.precision():
-            loss = objective(state.models, batch, state.step)
-        for role in trains:
-            state.optimizers[role].zero_grad(set_to_none=True)
-        loss.total.backward()
-        for role in trains:
-            state.advance(role)
-        for act in after:
-            act(state)
-        return {"loss": loss.total.detach(), **loss.terms}
-
-    return update
-
-
-def update_of(method: Any, after: Sequence[Callable[[State], None]] = ()) -> Update:
-    """What a step of ``method`` is: its own ``update`` where it brings one, else descent on it for the roles
-    that it ``trains``; then each of ``after`` in order."""
-    own = getattr(method, "update", None)
-    if own is None:
-        return descend(method, getattr(method, "trains", ("student",)), after)
-
-    def update(state: State, batch: Batch) -> dict[str, Tensor]:
-        scalars: dict[str, Tensor] = own(state, batch)
-        for act in after:
-            act(state)
+    def update(state: TrainingState, batch: Batch) -> dict[str, Tensor]:
+        scalars = method.update(state, batch)
+        for follow in followers:
+            follow(state)
         return scalars
 
     return update
 
 
-def average(of: str = "student", role: str = "average") -> Callable[[State], None]:
-    """For ``after``: let the moving average under ``role`` follow the network under ``of``."""
+def average(of: str = "student", role: str = "average") -> Callable[[TrainingState], None]:
+    """Let the moving average under ``role`` follow the network under ``of``."""
 
-    def act(state: State) -> None:
+    def act(state: TrainingState) -> None:
         follower = state.models[role]
         assert isinstance(follower, EMA)
         follower.update(unwrap(state.models[of]))
 
     return act
-
-
-def freeze_norms(model: nn.Module) -> None:
-    """Keep batch norm's running statistics as they are (for few labels): evaluation mode for norms."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()

@@ -1,4 +1,4 @@
-"""Pictures to classes and probabilities, by a saved model.
+"""Pictures to probabilities, by a saved model.
 
 Legend: n pictures, K classes.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,8 @@ from torch import Tensor
 
 from handful.augment.views import to_input
 from handful.data.images import decode
-from handful.data.manifest import pictures_below
 from handful.inference.logits import evaluating
-from handful.inference.model_file import Saved, load_model
-from handful.types import UsageError
+from handful.inference.model_file import Saved
 
 Progress = Callable[[int, int], None]
 
@@ -78,50 +75,3 @@ def probabilities(saved: Saved, x: Tensor, *, batch: int = 64) -> Tensor:
     with evaluating(saved.classifier) as model:
         parts = [model(to_input(some, saved.classifier.spec)).logits.softmax(1) for some in x.split(batch)]
     return torch.cat([torch.empty(0, len(saved.classes)), *parts])
-
-
-def picture_files(pictures: Sequence[str | Path]) -> list[Path]:
-    """Files, and those in folders.
-
-    Raises:
-        UsageError: one is not there, a folder holds none, or none are given.
-    """
-    files: list[Path] = []
-    for item in map(Path, pictures):
-        if item.is_dir():
-            below = pictures_below(item)
-            if not below:
-                raise UsageError(
-                    "holds no pictures", file=item, fix="give pictures, or a folder that holds some"
-                )
-            files += [item / name for name in below]
-        elif item.exists():
-            files.append(item)
-        else:
-            raise UsageError("there is no such file", file=item, fix="check the path")
-    if not files:
-        raise UsageError("no pictures were given", fix="handful predict RUN picture.jpg folder/ …")
-    return files
-
-
-def predict(
-    run: str | Path, pictures: Sequence[str | Path], *, batch: int = 64, progress: Progress | None = None
-) -> tuple[list[tuple[str, str, float]], list[tuple[str, str]]]:
-    """Class and probability of pictures (files, or folders that are searched).
-
-    The class is "none of these" where the probability of the best one is below the run's threshold.
-
-    Args:
-        run: a run's folder, or a file of ``handful export --format safetensors``.
-
-    Returns:
-        (file, class, probability) in the order given, and (file, reason) of those that cannot be read.
-
-    Raises:
-        UsageError: no such run or no pictures.
-    """
-    saved = load_model(run)
-    found = classify(saved, picture_files(pictures), batch=batch, progress=progress)
-    best, label = (x.tolist() for x in found.p.max(1)) if len(found.p) else ([], [])
-    good = [(name, saved.answer(k, p), p) for name, k, p in zip(found.names, label, best)]
-    return good, list(found.bad)

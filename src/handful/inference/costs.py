@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from handful.augment.views import to_input
 from handful.inference.model_file import Saved, size_on_disk
-from handful.inference.onnx import NEEDS, graph, parity, to_onnx
-from handful.inference.teachers import Teacher, open_session, read_teacher
+from handful.inference.onnx import NEEDS, graph, open_session, parity, to_onnx
+from handful.inference.teachers import Teacher, read_teacher
 from handful.models.count import count
 from handful.types import HandfulError, InputSpec, Interrupted
 
@@ -84,7 +84,7 @@ def costs(
         tell(f"no times in ONNX Runtime: {', '.join(missing)} is not installed (pip install 'handful[fast]')")
     for name, original in networks.items():
         saved = replace(original, classifier=copy.deepcopy(original.classifier).cpu().eval())
-        network, x = Probabilities(saved.classifier).eval(), an_input(saved.classifier.spec)
+        network, x = Probabilities(saved.classifier).eval(), example_input(saved.classifier.spec)
         counted = count(saved.classifier, tuple(x.shape[1:]))
         found[name] = {
             "bytes": size_on_disk(saved.classifier), "parameters": counted.parameters, "flops": counted.flops,
@@ -111,7 +111,7 @@ def costs(
     return {name: Cost(**figures) for name, figures in found.items()}
 
 
-def an_input(spec: InputSpec) -> Tensor:
+def example_input(spec: InputSpec) -> Tensor:
     """What a network sees of one made-up picture, always the same: [1, C, S, S]."""
     pixels = np.random.RandomState(0).randint(0, 256, (1, spec.channels, spec.size, spec.size))
     return to_input(torch.from_numpy(pixels.astype(np.uint8)), spec)

@@ -8,7 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from handful.models.norms import activation_in
 from handful.types import HandfulError, InputSpec
 
 TOLERANCE = 1e-3
@@ -41,7 +43,7 @@ def fold(model: nn.Module, example: Tensor | None = None) -> nn.Module:
         pairs, before = follow(folded, example)
     for conv, norm in pairs:
         fold_pair(conv, norm)
-        folded.set_submodule(names[norm], rest_of(norm))
+        folded.set_submodule(names[norm], activation_in(norm))
     with torch.inference_mode():
         after = flat(folded(example))
     for a, b in zip(before, after, strict=True):
@@ -79,24 +81,13 @@ def follow(model: nn.Module, example: Tensor) -> tuple[list[tuple[nn.Conv2d, _Ba
 
 def fold_pair(conv: nn.Conv2d, norm: _BatchNorm) -> None:
     """Change ``conv`` in place to ``norm(conv(.))``; in float64, since variances may be tiny."""
-    assert norm.running_mean is not None  # follow() took only norms with statistics
-    assert norm.running_var is not None
-    mean, variance = norm.running_mean.double(), norm.running_var.double()
-    scale = (variance + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    shift = -mean * scale if conv.bias is None else (conv.bias.double() - mean) * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.double()
-    weight = conv.weight.double() * scale[:, None, None, None]
-    conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
-    conv.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=False)
-
-
-def rest_of(norm: _BatchNorm) -> nn.Module:
-    """What is left of a norm when its arithmetic is gone: its activation, if it has one."""
-    activation = getattr(norm, "act", None)
-    return activation if isinstance(activation, nn.Module) else nn.Identity()
+    tensors = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    w, b, mean, variance, scale, shift = (None if x is None else x.double() for x in tensors)
+    assert w is not None
+    assert mean is not None  # follow() took only norms with statistics
+    assert variance is not None
+    fused = fuse_conv_bn_weights(w, b, mean, variance, norm.eps, scale, shift)
+    conv.weight, conv.bias = (nn.Parameter(x.to(conv.weight.dtype), requires_grad=False) for x in fused)
 
 
 def flat(output: object) -> list[Tensor]:

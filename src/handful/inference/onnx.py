@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from handful.augment.views import to_input
 from handful.files import write_atomic
 from handful.inference.model_file import Saved
-from handful.types import HandfulError, UsageError
+from handful.types import HandfulError, Interrupted, UsageError
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 18
@@ -80,7 +80,7 @@ def middle_square(x: Tensor, side: int) -> Tensor:
     square = torch.minimum(h, w)
     columns = pillow_weights(x.shape[3], (w - square) / 2, square, side)
     rows = pillow_weights(x.shape[2], (h - square) / 2, square, side)
-    return gray(rows @ gray(x.double() @ columns.T, PILLOW_BITS), PILLOW_BITS)
+    return to_gray_values(rows @ to_gray_values(x.double() @ columns.T, PILLOW_BITS), PILLOW_BITS)
 
 
 def pillow_weights(n: int, first: Tensor, length: Tensor, out: int) -> Tensor:
@@ -89,7 +89,7 @@ def pillow_weights(n: int, first: Tensor, length: Tensor, out: int) -> Tensor:
     width = step.clamp(min=1)  # of the filter: wider where the picture shrinks
     centre = first + (torch.arange(out, dtype=torch.float64) + 0.5) * step
     weights = cubic((torch.arange(n, dtype=torch.float64) + 0.5 - centre.unsqueeze(1)) * (1 / width))
-    return whole(weights / weights.sum(1, keepdim=True) * 2**PILLOW_BITS)
+    return round_half_away(weights / weights.sum(1, keepdim=True) * 2**PILLOW_BITS)
 
 
 class ByteResize(nn.Module):
@@ -109,10 +109,10 @@ class ByteResize(nn.Module):
         weights = weights / weights.sum(1, keepdim=True)
         most = float(weights.max())
         self.bits = next(b for b in range(23) if b == 22 or int(0.5 + most * 2 ** (b + 1)) >= 1 << 15)
-        self.register_buffer("weights", whole(weights * 2**self.bits).float())
+        self.register_buffer("weights", round_half_away(weights * 2**self.bits).float())
 
     def forward(self, x: Tensor) -> Tensor:
-        return gray(self.weights @ gray(x @ self.weights.T, self.bits), self.bits)
+        return to_gray_values(self.weights @ to_gray_values(x @ self.weights.T, self.bits), self.bits)
 
 
 def cubic(x: Tensor) -> Tensor:
@@ -123,12 +123,12 @@ def cubic(x: Tensor) -> Tensor:
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def whole(x: Tensor) -> Tensor:
+def round_half_away(x: Tensor) -> Tensor:
     """Rounded, halves away from zero."""
     return x.sign() * (x.abs() + 0.5).floor()
 
 
-def gray(x: Tensor, bits: int) -> Tensor:
+def to_gray_values(x: Tensor, bits: int) -> Tensor:
     """Weighted sums, times 2^bits, as whole gray values from 0 to 255."""
     return ((x + 2 ** (bits - 1)) / 2**bits).floor().clamp(0, 255)
 
@@ -168,8 +168,14 @@ def to_onnx(saved: Saved) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def graph(module: nn.Module, example: Tensor, name: str, axes: dict[int, Any] | None = None) -> Any:
-    """A module from one tensor called ``name`` to ``probabilities`` as an ONNX model; ``axes`` are left open.
+def graph(
+    module: nn.Module,
+    example: Tensor,
+    name: str,
+    axes: dict[int, Any] | None = None,
+    output: str = "probabilities",
+) -> Any:
+    """A module from one tensor called ``name`` to one called ``output`` as an ONNX model; ``axes`` are left open.
 
     Raises:
         HandfulError: it cannot be exported.
@@ -181,7 +187,7 @@ def graph(module: nn.Module, example: Tensor, name: str, axes: dict[int, Any] | 
             warnings.simplefilter("ignore")  # of the exporter, about its own insides
             program: Any = torch.onnx.export(
                 module, (example,), dynamo=True, verbose=False, opset_version=OPSET,
-                input_names=[name], output_names=["probabilities"], dynamic_shapes=(axes,) if axes else None,
+                input_names=[name], output_names=[output], dynamic_shapes=(axes,) if axes else None,
             )  # fmt: skip
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -190,6 +196,33 @@ def graph(module: nn.Module, example: Tensor, name: str, axes: dict[int, Any] | 
     finally:
         logging.getLogger("torch.onnx").setLevel(loud)
     return program.model_proto
+
+
+def open_session(file: object, content: bytes, threads: int = 0) -> Any:
+    """An ONNX model in ONNX Runtime on the processor; ``threads`` 0 leaves their number to it.
+
+    Raises:
+        UsageError: the package is missing, or it is no such file.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "ONNX files need onnxruntime", file=file, fix="pip install 'handful[fast]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Interrupted:
+        raise
+    except Exception as error:  # the runtime has classes of its own for each reason; it is passed on
+        first = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"is not an ONNX file that can be used ({first})", file=file, fix="export it again"
+        ) from error
 
 
 def metadata(saved: Saved) -> dict[str, str]:
@@ -208,11 +241,7 @@ def metadata(saved: Saved) -> dict[str, str]:
 
 def parity(saved: Saved, content: bytes) -> float:
     """Largest absolute difference of a probability between the file in ONNX Runtime and ``handful predict``'s way."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = open_session("the exported network", content)
     differences = []
     for x in some_pictures(saved.store["channels"], saved.store["side"]):
         found = session.run(None, {"images": x})[0]

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from handful.augment.views import to_input
-from handful.inference.features import fingerprint
+from handful.inference.backends import fingerprint
 from handful.inference.model_file import Saved, load_model
+from handful.inference.onnx import open_session
 from handful.models.backbones import BACKBONES, create
 from handful.models.classifier import Classifier
-from handful.models.teacher import Answer, Frozen, gray
+from handful.models.teacher import Answer, FrozenTeacher, gray
 from handful.types import HandfulError, InputSpec, Interrupted, Output, UsageError
 
 KINDS = "a run's folder, lite0, timm:NAME, torchvision:NAME, a .onnx file, or predictions as .csv or .npz"
@@ -132,7 +133,7 @@ def read_teacher(
 
 def _network(name: str, saved: Saved, device: str) -> Teacher:
     store = saved.store
-    answer = Frozen(saved.classifier, saved.classifier.spec, store["channels"], device)
+    answer = FrozenTeacher(saved.classifier, saved.classifier.spec, store["channels"], device)
     return Teacher(name, saved.classes, saved.sha256, store["side"], answer, saved)
 
 
@@ -149,7 +150,7 @@ def _published(name: str, device: str) -> Teacher:
             fix = "choose one with classes, or fit one on your classes: handful fit DATA --features timm:…"
             raise UsageError(f"'{name}' has features, but no classes to teach", fix=fix)
     net = create(name, n_classes=n_classes, pretrained=True)
-    classes = imagenet() if n_classes == 1000 else tuple(f"class-{k:05d}" for k in range(n_classes))
+    classes = imagenet_classes() if n_classes == 1000 else tuple(f"class-{k:05d}" for k in range(n_classes))
     config_ = {"name": name, "n_classes": n_classes, "channels": net.spec.channels, "size": net.spec.size}
     classifier = Classifier(net, None, config_)
     saved = Saved(
@@ -159,7 +160,7 @@ def _published(name: str, device: str) -> Teacher:
     return Teacher(name, classes, found.fingerprint, 0, found.answer, saved)
 
 
-def imagenet() -> tuple[str, ...]:
+def imagenet_classes() -> tuple[str, ...]:
     """The names of ImageNet's 1,000 classes in their usual order; two that are alike get a number."""
     from torchvision.models import ResNet18_Weights
 
@@ -218,33 +219,6 @@ def _onnx(path: Path, options: Onnx, threads: int) -> Teacher:
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     return values if len(values) == channels else (sum(values) / len(values),) * channels
-
-
-def open_session(file: object, content: bytes, threads: int = 0) -> Any:
-    """An ONNX model in ONNX Runtime on the processor; ``threads`` 0 leaves their number to it.
-
-    Raises:
-        UsageError: the package is missing, or it is no such file.
-    """
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "ONNX files need onnxruntime", file=file, fix="pip install 'handful[fast]'"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if threads:
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Interrupted:
-        raise
-    except Exception as error:  # the runtime has classes of its own for each reason; it is passed on
-        first = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"is not an ONNX file that can be used ({first})", file=file, fix="export it again"
-        ) from error
 
 
 def _own_file(session: Any, channels: int) -> Answer:

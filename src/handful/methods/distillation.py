@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from handful.augment.mix import Mixing
 from handful.losses.classify import cross_entropy
 from handful.losses.distill import direction_loss, hint_loss, soft_target_loss
+from handful.methods.base import Objective
 from handful.randomness import generator
 from handful.types import Batch, Loss, Models, UsageError
 
@@ -19,7 +21,7 @@ PATIENT = {"patient": True, "hard_weight": 0.0, "soft_weight": 1.0, "mix": "mixu
 
 
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(Objective):
     """L = hard_weight mean_i CE(student(x_i), y_i)
          + soft_weight mean_j T^2 KL(softmax(v_j / T) || softmax(student(u_j) / T))
          + feature_weight mean_j D(projection(f_j), g_j)
@@ -59,8 +61,8 @@ class Distillation:
     mix: str = "none"
     mix_alpha: float = 1.0
 
-    uses_unlabelled = True
-    needs_teacher = True
+    uses_unlabelled: ClassVar[bool] = True
+    needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("hard_weight", "soft_weight", "feature_weight"):

@@ -6,7 +6,7 @@ Legend: M unlabelled pictures of this process, K classes; z_u the teacher's logi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,16 @@ from torch.func import functional_call
 
 from handful import parallel
 from handful.losses.classify import cross_entropy
+from handful.methods.base import Method
 from handful.models.modes import evaluation
 from handful.randomness import uniform
-from handful.types import UsageError
+from handful.types import State, UsageError
 
 LABELS = ("argmax", "sample", "soft")
 
 
 @dataclass(frozen=True)
-class Feedback:
+class Feedback(Method):
     """S' = S - lr grad_S CE(q, S(u)), and a term for the teacher's loss whose gradient makes helpful labels likelier.
 
     With hard labels the term is (h - mean of h) CE(q, T(u)), h = CE(y, S(x)) - CE(y, S'(x)) (Pham et al. 2021,
@@ -45,16 +46,22 @@ class Feedback:
     tune_steps: int = 100
     tune_lr: float = 1e-3
 
-    uses_unlabelled = True
-    needs_teacher = False
-    trains = ("student", "teacher")
+    uses_unlabelled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.labels not in LABELS:
             raise UsageError(f"there are no '{self.labels}' pseudo-labels", fix=f"one of {', '.join(LABELS)}")
 
+    @property
+    def trains(self) -> tuple[str, ...]:
+        return ("student", "teacher")
+
+    @property
+    def fine_tuning(self) -> tuple[int, float]:
+        return self.tune_steps, self.tune_lr
+
     def student_step(
-        self, state: Any, x: Tensor, y: Tensor, u: Tensor, z_u: Tensor
+        self, state: State, x: Tensor, y: Tensor, u: Tensor, z_u: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the student on the labels that z_u [M, K] gives for u.
 
@@ -65,7 +72,7 @@ class Feedback:
         return learn(state, x, y, u, z_u)
 
     def first_order(
-        self, state: Any, x: Tensor, y: Tensor, u: Tensor, z_u: Tensor
+        self, state: State, x: Tensor, y: Tensor, u: Tensor, z_u: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The student learns hard labels; h tells by how much that lowered the labelled loss."""
         label = self.hard_labels(z_u.detach(), state)  # [M]
@@ -81,7 +88,7 @@ class Feedback:
         return loss.detach(), h, advantage * cross_entropy(z_u, label).mean()
 
     def exact(
-        self, state: Any, x: Tensor, y: Tensor, u: Tensor, z_u: Tensor
+        self, state: State, x: Tensor, y: Tensor, u: Tensor, z_u: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The student learns soft labels; the teacher's term has the gradient of CE(y, S'(x)), taken through the
         student's step (equation 3 in its exact form).
@@ -113,7 +120,7 @@ class Feedback:
         (worth,) = torch.autograd.grad(h, q)  # [M, K]: -dCE(y, S'(x)) / dq
         return loss.detach(), parallel.mean(h), -(worth * z_u.softmax(1)).sum()
 
-    def hard_labels(self, z_u: Tensor, state: Any) -> Tensor:
+    def hard_labels(self, z_u: Tensor, state: State) -> Tensor:
         """The teacher's most probable classes, or a draw of each picture's: int64 [M]."""
         if self.labels == "argmax":
             return z_u.argmax(1)
@@ -140,7 +147,7 @@ class MovingMean(nn.Module):
 
 
 @torch.no_grad()
-def labelled_loss(state: Any, x: Tensor, y: Tensor) -> Tensor:
+def labelled_loss(state: State, x: Tensor, y: Tensor) -> Tensor:
     """The student's CE(y, S(x)), as it would be used (evaluation mode), over the global batch."""
     with evaluation(parallel.unwrap(state.models["student"])) as student, state.precision():
         return parallel.mean(cross_entropy(student(x).logits, y).mean())

@@ -36,6 +36,10 @@ class FixMatch(ThreeViews):
     align: bool = False
     momentum: float = 0.999
 
+    @property
+    def least_confidence(self) -> float:
+        return self.threshold
+
     def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
         """The thresholding object, under ``memory``."""
         return {"memory": Thresholding(n_classes, threshold=self.threshold, momentum=self.momentum)}

@@ -30,6 +30,10 @@ class FlexMatch(ThreeViews):
     threshold: float = 0.95
     align: bool = False
 
+    @property
+    def least_confidence(self) -> float:
+        return self.threshold
+
     def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
         """The thresholding object, under ``memory``: it remembers a class for each unlabelled picture."""
         return {"memory": Thresholding(n_classes, unlabelled, rule="learnt", threshold=self.threshold)}

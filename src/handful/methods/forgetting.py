@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from handful.losses.classify import cross_entropy
 from handful.losses.forgetting import old_task_loss
+from handful.methods.base import Objective
 from handful.models.modes import evaluation
 from handful.types import Batch, Loss, Models, UsageError
 
 
 @dataclass(frozen=True)
-class LearningWithoutForgetting:
+class LearningWithoutForgetting(Objective):
     """L = lambda_old mean_i L_old(x_i) + mean_i CE(new head(x_i), y_i)  (Li & Hoiem 2018, eq. 1 to 4 and fig. 3).
 
     The role ``teacher`` answers for the old network: ``Responses`` that were recorded, or the old network itself.
@@ -40,8 +41,6 @@ class LearningWithoutForgetting:
     responses: str = "recorded"
     freeze_old_head: bool = False
     view: str = "plain"
-
-    uses_unlabelled = False
 
     def __post_init__(self) -> None:
         if self.responses not in ("recorded", "live"):

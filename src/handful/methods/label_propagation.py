@@ -8,6 +8,7 @@ Legend: N pictures of the graph, n of them labelled; D features; K classes; k ne
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,11 +16,12 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from handful.methods.base import Settings
 from handful.methods.probe import LogisticRegression
 
 
 @dataclass(frozen=True)
-class LabelPropagation:
+class LabelPropagation(Settings):
     """F <- alpha S F + (1 - alpha) Y, with S = D^(-1/2) A D^(-1/2) (Zhou et al. 2004, eq. 4 by iteration).
 
     A joins each picture to its k nearest by cosine, with weight cosine^power. Y has a mass of 1 for the labels of
@@ -50,7 +52,7 @@ class LabelPropagation:
     keep: float = 1.0
     cap: float = 256.0
     share: float = 0.0
-    uses_unlabelled = True
+    uses_unlabelled: ClassVar[bool] = True
 
     def fit(
         self,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from handful.losses.classify import at_least_float32, cross_entropy
 from handful.losses.consistency import pseudo_target
 from handful.methods.feedback import Feedback, MovingMean
-from handful.types import Batch
+from handful.types import Batch, State
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,10 @@ class MetaPseudoLabels(Feedback):
     wait: int = 0
 
     @property
+    def first_whole_step(self) -> int:
+        return self.wait
+
+    @property
     def views(self) -> Mapping[str, str]:
         return {"x": self.view, "weak": "weak", "strong": "strong"}
 
@@ -56,7 +59,7 @@ class MetaPseudoLabels(Feedback):
         """A teacher with the student's first weights, and the memory of the feedback's average."""
         return {"teacher": copy.deepcopy(network), "memory": MovingMean(self.baseline_rate)}
 
-    def update(self, state: Any, batch: Batch) -> dict[str, Tensor]:
+    def update(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One step of the student on the teacher's labels, then one of the teacher."""
         x, y, weak, u = batch["x"], batch["y"], batch["weak"], batch["strong"]
         with state.precision():

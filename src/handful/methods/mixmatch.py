@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,13 +14,14 @@ from torch.nn import functional as F
 from handful import parallel
 from handful.losses.classify import cross_entropy
 from handful.losses.consistency import mix, predictions, sharpen, squared_difference
+from handful.methods.base import Objective
 from handful.methods.three_views import apart_or_joint
 from handful.randomness import permutation
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class MixMatch:
+class MixMatch(Objective):
     """L = mean_i CE(student(x_i'), y_i') + weight * w(step) * mean_j |softmax student(u_j') - q_j'|^2 / K,
 
     q_j the student's mean prediction on two views of u_j, sharpened; (x', y') and (u', q') are (x, y) and (u, q)
@@ -46,8 +48,7 @@ class MixMatch:
     unlabelled_view: str = "weak"
     joint: bool = True
 
-    uses_unlabelled = True
-    needs_teacher = False
+    uses_unlabelled: ClassVar[bool] = True
 
     @property
     def views(self) -> Mapping[str, str]:

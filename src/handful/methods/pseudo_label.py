@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from handful.losses.classify import cross_entropy
 from handful.losses.consistency import pseudo_target
+from handful.methods.base import Objective
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class PseudoLabel:
+class PseudoLabel(Objective):
     """L = mean_i CE(student(x_i), y_i) + w(t) * mean_j 1[max p_j >= threshold] CE(student(u_j), target_j).
 
     Where the batch holds ``target`` [M, K] (a fixed teacher's stored probabilities) those are the p_j;
@@ -39,8 +41,11 @@ class PseudoLabel:
     unlabelled_view: str = "strong"
     joint: bool = True
 
-    uses_unlabelled = True
-    needs_teacher = False
+    uses_unlabelled: ClassVar[bool] = True
+
+    @property
+    def least_confidence(self) -> float:
+        return self.threshold
 
     @property
     def views(self) -> Mapping[str, str]:

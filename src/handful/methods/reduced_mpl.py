@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from handful.losses.classify import at_least_float32, cross_entropy
 from handful.methods.feedback import Feedback, MovingMean
 from handful.randomness import generator
-from handful.types import Batch
+from handful.types import Batch, State
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ReducedMetaPseudoLabels(Feedback):
     teacher: str = ""
     hidden: int = 64
 
-    needs_teacher = True
+    needs_teacher: ClassVar[bool] = True
 
     @property
     def views(self) -> Mapping[str, str]:
@@ -49,7 +49,7 @@ class ReducedMetaPseudoLabels(Feedback):
         corrector = Corrector(n_classes, self.hidden).to(like.dtype)
         return {"teacher": corrector, "memory": MovingMean(self.baseline_rate)}
 
-    def update(self, state: Any, batch: Batch) -> dict[str, Tensor]:
+    def update(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One step of the student on the corrected labels, then one of the corrector."""
         log_p = batch["target"].clamp_min(1e-6).log()
         z_u = at_least_float32(state.models["teacher"](log_p))

@@ -5,7 +5,7 @@ Legend: B labelled pictures, M unlabelled ones, D features, V views or tiles of 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from handful import parallel
 from handful.losses.classify import cross_entropy
+from handful.methods.base import Objective
 from handful.models.norms import statistics_kept
 from handful.randomness import generator
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class SelfSupervised(ABC):
+class SelfSupervised(Objective):
     """L = mean_i CE(student(x_i), y_i) + weight * L_self(unlabelled); with ``alone`` just L_self.
 
     A method of the family gives ``shown`` (views of the unlabelled pictures), ``own`` (L_self), and the role
@@ -40,10 +41,12 @@ class SelfSupervised(ABC):
     view: str = "strong"
     alone: bool = False
 
-    uses_unlabelled = True
-    needs_teacher = False
-    trains = ("student", "projector")
+    uses_unlabelled: ClassVar[bool] = True
     parts: ClassVar[bool] = False  # whether the network is shown parts of pictures, enlarged
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        return ("student", "projector")
 
     @property
     @abstractmethod

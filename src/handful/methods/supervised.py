@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from handful.augment.mix import Mixing
 from handful.losses.classify import cross_entropy
+from handful.methods.base import Objective
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class Supervised:
+class Supervised(Objective):
     """L = mean_i CE(student(x_i), y_i); where pictures are mixed, x_i and y_i are mixed in the same proportion.
 
     A network with auxiliary heads (GoogLeNet) adds ``auxiliary_weight`` times the loss of each (Szegedy et al. 2015,
@@ -36,9 +38,7 @@ class Supervised:
     mix_chance: float = 1.0
     auxiliary_weight: float = 0.3
 
-    uses_unlabelled = False
-    uses_auxiliary = True
-    needs_teacher = False
+    uses_auxiliary: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _ = self.mixing  # wrong settings are told at once

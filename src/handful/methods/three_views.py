@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from handful.methods.base import Objective
 from handful.types import Batch, Loss
 
 
 @dataclass(frozen=True)
-class ThreeViews:
+class ThreeViews(Objective):
     """Options of the whole family.
 
     Attributes:
@@ -32,8 +34,7 @@ class ThreeViews:
     strong_view: str = "strong"
     passes: int = 1
 
-    uses_unlabelled = True
-    needs_teacher = False
+    uses_unlabelled: ClassVar[bool] = True
 
     @property
     def views(self) -> Mapping[str, str]:

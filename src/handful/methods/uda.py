@@ -43,6 +43,10 @@ class UDA(ThreeViews):
         if self.annealing not in ("", "linear", "log", "exp"):
             raise UsageError(f"there is no annealing '{self.annealing}'", fix="linear, log, exp or none")
 
+    @property
+    def least_confidence(self) -> float:
+        return self.threshold
+
     def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
         """The thresholding object, under ``memory``."""
         return {"memory": Thresholding(n_classes, threshold=self.threshold)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +13,14 @@ from torch import Tensor, nn
 from handful import parallel
 from handful.losses.classify import cross_entropy, entropy
 from handful.losses.consistency import divergence, predictions
+from handful.methods.base import Objective
 from handful.methods.three_views import apart_or_joint
 from handful.models.norms import statistics_kept
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class VAT:
+class VAT(Objective):
     """L = mean_i CE(student(x_i), y_i) + weight * mean_j KL(p_j || student(u_j + r_j)) + entropy * mean_j H(p_j),
 
     p_j the student's prediction on u_j, without gradient in the second term; r_j of length ``radius`` in the
@@ -47,8 +49,7 @@ class VAT:
     unlabelled_view: str = "weak"
     joint: bool = True
 
-    uses_unlabelled = True
-    needs_teacher = False
+    uses_unlabelled: ClassVar[bool] = True
 
     @property
     def views(self) -> Mapping[str, str]:

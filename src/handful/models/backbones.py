@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from handful.models import cifar, small
-from handful.models import classics as lecture
+from handful.models import cifar, classics, small
 from handful.models.libraries import from_timm, from_torchvision, nearest, no_stochastic_depth
 from handful.models.small import Net
 from handful.types import HandfulError, UsageError
@@ -30,6 +29,7 @@ class Backbone(NamedTuple):
     licence: str = ""  # of the pretrained weights; "" where there are none
     skips: bool = False  # whether it has residual blocks, which stochastic depth can leave out
     least: int = 8  # pixels a side that it needs
+    packaged: bool = False  # whether its weights come as a Python package: it starts from them
 
 
 def lite0(n_classes: int, channels: int, size: int, pretrained: bool, drop_path: float = 0.0) -> Net:
@@ -64,33 +64,35 @@ VISION = "BSD-3-Clause code; the weights carry the terms of their training data 
 TIMM = "Apache-2.0 (timm; trained on ImageNet)"
 
 CLASSICS: dict[str, Backbone] = {
-    "alexnet": Backbone(lecture.alexnet, 224, VISION, least=15),
-    "alexnet-two-towers": Backbone(lecture.two_towers, 224, least=15),
-    "vgg-11": Backbone(partial(lecture.vgg, "vgg11"), 224, VISION),
-    "vgg-16": Backbone(partial(lecture.vgg, "vgg16"), 224, VISION),
-    "vgg-19": Backbone(partial(lecture.vgg, "vgg19"), 224, VISION),
-    "googlenet": Backbone(lecture.googlenet, 224, VISION),
-    "resnet-18": Backbone(partial(lecture.resnet, "resnet18"), 224, TIMM, skips=True),
-    "resnet-34": Backbone(partial(lecture.resnet, "resnet34"), 224, TIMM, skips=True),
-    "resnet-50": Backbone(partial(lecture.resnet, "resnet50"), 224, TIMM, skips=True),
-    "resnet-101": Backbone(partial(lecture.resnet, "resnet101"), 224, TIMM, skips=True),
-    "resnet-152": Backbone(partial(lecture.resnet, "resnet152"), 224, TIMM, skips=True),
-    "densenet-121": Backbone(partial(lecture.densenet, "densenet121"), 224, VISION),
-    "densenet-169": Backbone(partial(lecture.densenet, "densenet169"), 224, VISION),
-    "se-resnet-18": Backbone(partial(lecture.resnet, "seresnet18"), 224, skips=True),
-    "se-resnet-50": Backbone(partial(lecture.resnet, "seresnet50"), 224, TIMM, skips=True),
+    "alexnet": Backbone(classics.alexnet, 224, VISION, least=15),
+    "alexnet-two-towers": Backbone(classics.two_towers, 224, least=15),
+    "vgg-11": Backbone(partial(classics.vgg, "vgg11"), 224, VISION),
+    "vgg-16": Backbone(partial(classics.vgg, "vgg16"), 224, VISION),
+    "vgg-19": Backbone(partial(classics.vgg, "vgg19"), 224, VISION),
+    "googlenet": Backbone(classics.googlenet, 224, VISION),
+    "resnet-18": Backbone(partial(classics.resnet, "resnet18"), 224, TIMM, skips=True),
+    "resnet-34": Backbone(partial(classics.resnet, "resnet34"), 224, TIMM, skips=True),
+    "resnet-50": Backbone(partial(classics.resnet, "resnet50"), 224, TIMM, skips=True),
+    "resnet-101": Backbone(partial(classics.resnet, "resnet101"), 224, TIMM, skips=True),
+    "resnet-152": Backbone(partial(classics.resnet, "resnet152"), 224, TIMM, skips=True),
+    "densenet-121": Backbone(partial(classics.densenet, "densenet121"), 224, VISION),
+    "densenet-169": Backbone(partial(classics.densenet, "densenet169"), 224, VISION),
+    "se-resnet-18": Backbone(partial(classics.resnet, "seresnet18"), 224, skips=True),
+    "se-resnet-50": Backbone(partial(classics.resnet, "seresnet50"), 224, TIMM, skips=True),
     **{
-        f"efficientnet-b{i}": Backbone(partial(lecture.efficientnet, scale), size, VISION, skips=True)
+        f"efficientnet-b{i}": Backbone(partial(classics.efficientnet, scale), size, VISION, skips=True)
         for i, (scale, size) in enumerate(
-            zip(lecture.EFFICIENTNETS, (224, 240, 288, 300, 380, 456, 528, 600))
+            zip(classics.EFFICIENTNETS, (224, 240, 288, 300, 380, 456, 528, 600))
         )
     },
-    "efficientnet-b6-wide": Backbone(partial(lecture.efficientnet, (5.0, 2.6)), 512, skips=True),
-    "efficientnet-l2": Backbone(partial(lecture.efficientnet, (4.3, 5.3)), 800, skips=True),
-    "vit-tiny": Backbone(partial(lecture.vit, "vit_tiny_patch16_224"), 224, TIMM, skips=True),
-    "vit-small": Backbone(partial(lecture.vit, "vit_small_patch16_224"), 224, TIMM, skips=True),
-    "vit-base": Backbone(partial(lecture.vit, "vit_base_patch16_224"), 224, TIMM, skips=True),
-    "lite0": Backbone(lite0, 128, "Apache-2.0 (EfficientNet-Lite, trained on ImageNet)", skips=True),
+    "efficientnet-b6-wide": Backbone(partial(classics.efficientnet, (5.0, 2.6)), 512, skips=True),
+    "efficientnet-l2": Backbone(partial(classics.efficientnet, (4.3, 5.3)), 800, skips=True),
+    "vit-tiny": Backbone(partial(classics.vit, "vit_tiny_patch16_224"), 224, TIMM, skips=True),
+    "vit-small": Backbone(partial(classics.vit, "vit_small_patch16_224"), 224, TIMM, skips=True),
+    "vit-base": Backbone(partial(classics.vit, "vit_base_patch16_224"), 224, TIMM, skips=True),
+    "lite0": Backbone(
+        lite0, 128, "Apache-2.0 (EfficientNet-Lite, trained on ImageNet)", skips=True, packaged=True
+    ),
 }
 
 BACKBONES = OURS | CLASSICS
@@ -106,10 +108,15 @@ def find(name: str) -> Backbone:
     """
     if name in BACKBONES:
         return BACKBONES[name]
-    scale = lecture.scale_of(name)
+    scale = classics.scale_of(name)
     if scale is None:
         raise UsageError(f"there is no backbone {name!r}", fix=nearest(name, list(BACKBONES)))
-    return Backbone(partial(lecture.efficientnet, scale), 224, skips=True)
+    return Backbone(partial(classics.efficientnet, scale), 224, skips=True)
+
+
+def comes_pretrained(name: str) -> bool:
+    """Whether one takes a network of this name for its published weights: the packaged one, and those of libraries."""
+    return ":" in name or (name in BACKBONES and BACKBONES[name].packaged)
 
 
 def create(
@@ -142,21 +149,11 @@ def create(
             without residual blocks.
         HandfulError: where weights cannot be downloaded.
     """
-    if seed is not None:
-        with torch.random.fork_rng(devices=[]):
+    channels = 3 if pretrained and channels == 1 else channels
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
             torch.manual_seed(seed)
-            return create(
-                name,
-                n_classes=n_classes,
-                pretrained=pretrained,
-                channels=channels,
-                size=size,
-                dropout=dropout,
-                drop_path=drop_path,
-            )
-    if pretrained and channels == 1:
-        channels = 3
-    net = _build(name, n_classes, pretrained, channels, size, drop_path)
+        net = _build(name, n_classes, pretrained, channels, size, drop_path)
     net.drop.p = dropout
     return net
 
@@ -275,10 +272,10 @@ def layer_groups(module: nn.Module) -> list[list[nn.Parameter]]:
     parameters is split again. A part without a matrix (a norm) goes with the part before it. What the
     head holds is the last group; there is none where the head is empty.
     """
-    head: nn.Module = getattr(module, "head", nn.Module())
-    body: nn.Module = getattr(module, "body", module)
+    body, head = (module.body, module.head) if isinstance(module, Net) else (module, nn.Module())
     half = sum(p.numel() for p in body.parameters()) / 2
-    seen: set[nn.Parameter] = set(head.parameters())
+    last = list(head.parameters())
+    seen = set(last)
     groups: list[list[nn.Parameter]] = []
     for part in parts(body, half):
         fresh = [p for p in dict.fromkeys(part) if p not in seen]
@@ -287,7 +284,6 @@ def layer_groups(module: nn.Module) -> list[list[nn.Parameter]]:
             groups[-1] += fresh
         elif fresh:
             groups.append(fresh)
-    last = list(head.parameters())
     return [*groups, last] if last else groups
 
 

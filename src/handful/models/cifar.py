@@ -57,7 +57,6 @@ class CifarNet(Net):
         n_classes: int = 0,
         channels: int = 3,
         size: int = 32,
-        dropout: float = 0.0,
         *,
         depth: int = 20,
         width: int = 16,
@@ -80,7 +79,7 @@ class CifarNet(Net):
                 blocks.append(Block(inputs, outputs, stride, skip, norm))
                 inputs = outputs
             stages.append(nn.Sequential(*blocks))
-        super().__init__(nn.Sequential(*stages, *mean_pool()), inputs, spec, n_classes, dropout)
+        super().__init__(nn.Sequential(*stages, *mean_pool()), inputs, spec, n_classes)
         for module in self.body.modules():
             if isinstance(module, nn.Conv2d):
                 if init == "he":

@@ -1,9 +1,9 @@
 """The classic backbones, from torchvision and timm, at any size and number of channels that they can take.
 
 Made for photographs of 224 px, most divide the side by 32. Up to ``SMALL`` px their stems are those for small pictures:
-by ``grain`` the whole network divides the side by 8 up to 32 px, by 16 up to 64 px, so that a map of 4 px or so remains
-to look at. The stem depends on the size alone, so that a saved network is built again as it was; trained weights belong
-to the stem for photographs.
+by ``stem_stride`` the whole network divides the side by 8 up to 32 px, by 16 up to 64 px, so that a map of 4 px or so
+remains to look at. The stem depends on the size alone, so that a saved network is built again as it was; trained
+weights belong to the stem for photographs.
 
 Legend: B pictures, C channels, S pixels a side, D features, K classes.
 """
@@ -26,7 +26,7 @@ from handful.types import InputSpec, Output, UsageError
 SMALL = 64  # pixels a side up to which a stem for small pictures is used
 
 
-def grain(size: int | None) -> int:
+def stem_stride(size: int | None) -> int:
     """By how much the stem divides the side: 1 up to 32 px, 2 up to ``SMALL``, else 4 (as for photographs)."""
     return 4 if size is None or size > SMALL else 2 if size > 32 else 1
 
@@ -37,7 +37,7 @@ def stem_for(name: str, size: int | None, pretrained: bool, change: Change) -> C
     Raises:
         UsageError: trained weights are wanted for small pictures.
     """
-    if grain(size) == 4:
+    if stem_stride(size) == 4:
         return None
     if pretrained:
         raise UsageError(
@@ -47,9 +47,9 @@ def stem_for(name: str, size: int | None, pretrained: bool, change: Change) -> C
     return change
 
 
-def conv(size: int | None, width: int, channels: int = 3) -> nn.Conv2d:
+def small_conv(size: int | None, width: int, channels: int = 3) -> nn.Conv2d:
     """The 3x3 convolution that is the stem for small pictures (He et al. 2016, section 4.2); a norm follows."""
-    return nn.Conv2d(channels, width, 3, grain(size), padding=1, bias=False)
+    return nn.Conv2d(channels, width, 3, stem_stride(size), padding=1, bias=False)
 
 
 def resnet(
@@ -65,7 +65,7 @@ def resnet(
     own start is 0: then no branch gives anything at first)."""
 
     def small_stem(body: Any) -> None:
-        body.conv1 = conv(size, body.conv1.out_channels, channels)
+        body.conv1 = small_conv(size, body.conv1.out_channels, channels)
         body.maxpool = nn.Identity()
 
     change = stem_for(inner, size, pretrained, small_stem)
@@ -78,7 +78,7 @@ def densenet(inner: str, n_classes: int, channels: int, size: int | None, pretra
     """DenseNet-BC (Huang et al. 2017), of torchvision."""
 
     def small_stem(body: Any) -> None:
-        body.features.conv0 = conv(size, body.features.conv0.out_channels)
+        body.features.conv0 = small_conv(size, body.features.conv0.out_channels)
         body.features.pool0 = nn.Identity()
 
     change = stem_for(inner, size, pretrained, small_stem)
@@ -93,10 +93,10 @@ def vgg(inner: str, n_classes: int, channels: int, size: int | None, pretrained:
 
     def small_stem(body: Any) -> None:
         poolings = [name for name, m in body.features.named_children() if isinstance(m, nn.MaxPool2d)]
-        for name in poolings[4 if grain(size) == 2 else 3 :]:
+        for name in poolings[4 if stem_stride(size) == 2 else 3 :]:
             body.features.set_submodule(name, nn.Identity())
         body.avgpool = nn.Identity()
-        body.classifier[0] = nn.Linear(flat(body.features, 3, size), 4096)
+        body.classifier[0] = nn.Linear(flattened_size(body.features, 3, size), 4096)
 
     change = stem_for(inner, size, pretrained, small_stem)
     return from_torchvision(inner, n_classes, channels, size, pretrained, change=change)
@@ -109,9 +109,9 @@ def alexnet(n_classes: int, channels: int, size: int | None, pretrained: bool) -
     """
 
     def small_stem(body: Any) -> None:
-        body.features[0] = nn.Conv2d(3, 64, 5, grain(size), padding=2)
+        body.features[0] = nn.Conv2d(3, 64, 5, stem_stride(size), padding=2)
         body.avgpool = nn.Identity()
-        body.classifier[1] = nn.Linear(flat(body.features, 3, size), 4096)
+        body.classifier[1] = nn.Linear(flattened_size(body.features, 3, size), 4096)
 
     change = stem_for("alexnet", size, pretrained, small_stem)
     return from_torchvision("alexnet", n_classes, channels, size, pretrained, change=change)
@@ -123,7 +123,7 @@ def two_towers(n_classes: int, channels: int, size: int) -> Net:
 
     Local response normalization is that of section 3.3 (torch divides alpha by the number of channels summed over).
     """
-    kernel, stride = (11, 4) if grain(size) == 4 else (5, grain(size))
+    kernel, stride = (11, 4) if stem_stride(size) == 4 else (5, stem_stride(size))
     norm = partial(nn.LocalResponseNorm, 5, alpha=5e-4, beta=0.75, k=2.0)
     convolutions = nn.Sequential(
         nn.Conv2d(channels, 96, kernel, stride, padding=2), nn.ReLU(), norm(), nn.MaxPool2d(3, 2),
@@ -133,10 +133,10 @@ def two_towers(n_classes: int, channels: int, size: int) -> Net:
         nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2),
     )  # fmt: skip
     connected = (
-        nn.Flatten(), nn.Dropout(), nn.Linear(flat(convolutions, channels, size), 4096), nn.ReLU(),
+        nn.Flatten(), nn.Dropout(), nn.Linear(flattened_size(convolutions, channels, size), 4096), nn.ReLU(),
         nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(),
     )  # fmt: skip
-    return Net(nn.Sequential(convolutions, *connected), 4096, imagenet(channels, size), n_classes)
+    return Net(nn.Sequential(convolutions, *connected), 4096, imagenet_spec(channels, size), n_classes)
 
 
 class GoogLeNet(Net):
@@ -170,8 +170,8 @@ def googlenet(n_classes: int, channels: int, size: int | None, pretrained: bool)
         else:
             body.aux1 = body.aux2 = None
             body.aux_logits = False
-        if grain(size) < 4:
-            body.conv1.conv = conv(size, 64)
+        if stem_stride(size) < 4:
+            body.conv1.conv = small_conv(size, 64)
             body.maxpool1 = nn.Identity()
 
     stem_for("googlenet", size, pretrained, change)
@@ -206,7 +206,7 @@ def efficientnet(
 
     def small_stem(body: Any) -> None:
         halving = [m for m in body.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
-        for one in halving[: 1 if grain(size) == 2 else 2]:
+        for one in halving[: 1 if stem_stride(size) == 2 else 2]:
             one.stride = (1, 1)
 
     name = "efficientnet-{:g}x{:g}".format(*scale)
@@ -251,20 +251,20 @@ def vit(
     """Vision transformer (Dosovitskiy et al. 2021), of timm: patches of 16 px; for small pictures of 8 or 4. What
     remains at the right and lower edge where patches do not divide the side is not seen."""
     stem_for(inner, size, pretrained, lambda body: None)
-    patch = 4 * grain(size)
+    patch = 4 * stem_stride(size)
     return from_timm(inner, n_classes, channels, size, pretrained, drop_path, patch_size=patch)
 
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def imagenet(channels: int, size: int) -> InputSpec:
+def imagenet_spec(channels: int, size: int) -> InputSpec:
     """Pixels less ImageNet's mean, over its deviation; the mean of both where there are not three channels."""
     mean, std = IMAGENET if channels == 3 else [(sum(values) / 3,) * channels for values in IMAGENET]
     return InputSpec(size, channels, mean, std)
 
 
-def flat(convolutions: nn.Module, channels: int, size: int | None) -> int:
+def flattened_size(convolutions: nn.Module, channels: int, size: int | None) -> int:
     """How many numbers a map has."""
     with evaluation(convolutions), torch.no_grad():
         weight = next(convolutions.parameters())

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from handful.models.modes import evaluation
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Counted(NamedTuple):
@@ -139,7 +141,7 @@ def is_layer(module: nn.Module) -> bool:
     return (childless or own) and not isinstance(module, nn.Identity)
 
 
-def on_meta(model: nn.Module) -> nn.Module:
+def on_meta(model: M) -> M:
     """A copy without numbers."""
     if all(t.is_meta for t in (*model.parameters(), *model.buffers())):
         return deepcopy(model)

@@ -15,11 +15,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class NoHead(nn.Module):
-    """No classes: logits are an empty [B, 0] tensor. For networks that only give features."""
+class Head(nn.Module):
+    """A head whose ``config`` is its kind and the arguments that it was made with."""
+
+    kind = ""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__()
+        self.arguments = arguments
 
     def config(self) -> dict[str, Any]:
-        return {"kind": "none"}
+        return {"kind": self.kind, **self.arguments}
+
+
+class NoHead(Head):
+    """No classes: logits are an empty [B, 0] tensor. For networks that only give features."""
+
+    kind = "none"
 
     def forward(self, features: Tensor) -> Tensor:
         return features[:, :0]
@@ -40,55 +52,43 @@ class LinearHead(nn.Linear):
         }
 
 
-class CosineHead(nn.Module):
+class CosineHead(Head):
     """``logits = scale * cos(w_k, f)`` (Gidaris & Komodakis 2018, "Dynamic Few-Shot Visual Learning without
     Forgetting", section 3.2): the length of a class's weight cannot favour a class with many examples.
 
     ``learnable`` makes ``scale`` a parameter; otherwise it is a buffer.
     """
 
+    kind = "cosine"
+
     def __init__(self, dim: int, n_classes: int, scale: float = 10.0, learnable: bool = True) -> None:
-        super().__init__()
+        super().__init__(dim=dim, n_classes=n_classes, learnable=learnable)
         self.weight = nn.Parameter(torch.randn(n_classes, dim) * dim**-0.5)
-        self.learnable = learnable
         if learnable:
             self.scale = nn.Parameter(torch.tensor(float(scale)))
         else:
             self.register_buffer("scale", torch.tensor(float(scale)))
 
-    def config(self) -> dict[str, Any]:
-        n_classes, dim = self.weight.shape
-        return {"kind": "cosine", "dim": dim, "n_classes": n_classes, "learnable": self.learnable}
-
     def forward(self, features: Tensor) -> Tensor:
         return self.scale * F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
 
 
-class NearestMean(nn.Module):
+class NearestMean(Head):
     """Each class is the mean of its examples (Snell et al. 2017, "Prototypical Networks", equations 1, 2).
 
     ``metric="cosine"``: ``logits = scale * cos(f, mean_k)``, means of normalised features;
     ``metric="euclidean"``: ``logits = -scale * |f - mean_k|^2``.
     """
 
+    kind = "nearest-mean"
     means: Tensor
 
     def __init__(self, dim: int, n_classes: int, metric: str = "cosine", scale: float = 10.0) -> None:
-        super().__init__()
+        super().__init__(dim=dim, n_classes=n_classes, metric=metric, scale=scale)
         if metric not in ("cosine", "euclidean"):
             raise ValueError(f"metric must be 'cosine' or 'euclidean', not {metric!r}")
         self.metric, self.scale = metric, scale
         self.register_buffer("means", torch.zeros(n_classes, dim))
-
-    def config(self) -> dict[str, Any]:
-        n_classes, dim = self.means.shape
-        return {
-            "kind": "nearest-mean",
-            "dim": dim,
-            "n_classes": n_classes,
-            "metric": self.metric,
-            "scale": self.scale,
-        }
 
     def fit(self, features: Tensor, labels: Tensor) -> NearestMean:
         """Set the means from ``features [N, D]`` and ``labels [N]``.
@@ -113,7 +113,7 @@ class NearestMean(nn.Module):
         return -self.scale * squared
 
 
-class NearestNeighbours(nn.Module):
+class NearestNeighbours(Head):
     """The ``k`` stored examples nearest in angle vote, each with weight ``exp((cos - 1) / temperature)``
     (Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", section 3.4).
 
@@ -121,6 +121,7 @@ class NearestNeighbours(nn.Module):
     Queries go in chunks so that no table of similarities has more than ``CHUNK`` entries.
     """
 
+    kind = "nearest-neighbours"
     CHUNK = 1 << 24
     bank: Tensor
     labels: Tensor
@@ -134,22 +135,15 @@ class NearestNeighbours(nn.Module):
         temperature: float = 0.1,
         smoothing: float = 1e-3,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            dim=dim, n_classes=n_classes, n_bank=n_bank, k=k, temperature=temperature, smoothing=smoothing
+        )
         self.n_classes, self.k, self.temperature, self.smoothing = n_classes, k, temperature, smoothing
         self.register_buffer("bank", torch.zeros(n_bank, dim))
         self.register_buffer("labels", torch.zeros(n_bank, dtype=torch.long))
 
     def config(self) -> dict[str, Any]:
-        n_bank, dim = self.bank.shape
-        return {
-            "kind": "nearest-neighbours",
-            "dim": dim,
-            "n_classes": self.n_classes,
-            "n_bank": n_bank,
-            "k": self.k,
-            "temperature": self.temperature,
-            "smoothing": self.smoothing,
-        }
+        return super().config() | {"n_bank": len(self.bank)}
 
     def fit(self, features: Tensor, labels: Tensor) -> NearestNeighbours:
         """Store ``features [N, D]``, normalised, and ``labels [N]``."""
@@ -173,17 +167,15 @@ class NearestNeighbours(nn.Module):
         return torch.log((1 - self.smoothing) * votes + self.smoothing / self.n_classes)
 
 
-class Centre(nn.Module):
+class Centre(Head):
     """Subtract a stored mean, then scale to length 1: frozen features become comparable by angle."""
 
+    kind = "centre"
     mean: Tensor
 
     def __init__(self, dim: int) -> None:
-        super().__init__()
+        super().__init__(dim=dim)
         self.register_buffer("mean", torch.zeros(dim))
-
-    def config(self) -> dict[str, Any]:
-        return {"kind": "centre", "dim": len(self.mean)}
 
     def fit(self, features: Tensor) -> Centre:
         """Take the mean of ``features [N, D]``; no labels are needed, so use all pictures."""
@@ -201,7 +193,7 @@ class Chain(nn.Sequential):
         return {"kind": "chain", "parts": [cast(Any, part).config() for part in self]}
 
 
-class Likeness(nn.Module):
+class Likeness(Head):
     """How like the pictures of N classes a picture is: ``(limit - d) / spread`` with d its squared Mahalanobis distance
     to the nearest class mean, under one covariance for all classes (Lee et al. 2018, "A Simple Unified Framework for
     Detecting Out-of-Distribution Samples and Adversarial Attacks", equation 2).
@@ -210,6 +202,7 @@ class Likeness(nn.Module):
     d = |f - m|^2 / floor - |B (f - m)|^2. ``limit`` and ``spread`` are set afterwards, on pictures that were held out.
     """
 
+    kind = "likeness"
     RANK, SHRINK = 64, 0.3
     means: Tensor
     directions: Tensor
@@ -218,15 +211,11 @@ class Likeness(nn.Module):
     spread: Tensor
 
     def __init__(self, dim: int, n_classes: int, rank: int) -> None:
-        super().__init__()
+        super().__init__(dim=dim, n_classes=n_classes, rank=rank)
         self.register_buffer("means", torch.zeros(n_classes, dim))
         self.register_buffer("directions", torch.zeros(rank, dim))
         for name, value in (("floor", 1.0), ("limit", 0.0), ("spread", 1.0)):
             self.register_buffer(name, torch.tensor(value))
-
-    def config(self) -> dict[str, Any]:
-        n_classes, dim = self.means.shape
-        return {"kind": "likeness", "dim": dim, "n_classes": n_classes, "rank": len(self.directions)}
 
     @classmethod
     def of(cls, features: Tensor, labels: Tensor, n_classes: int) -> Likeness:
@@ -291,13 +280,8 @@ class JoinedHead(nn.Module):
 
 
 HEADS: dict[str, type[nn.Module]] = {
-    "none": NoHead,
     "linear": LinearHead,
-    "cosine": CosineHead,
-    "nearest-mean": NearestMean,
-    "nearest-neighbours": NearestNeighbours,
-    "centre": Centre,
-    "likeness": Likeness,
+    **{head.kind: head for head in (NoHead, CosineHead, NearestMean, NearestNeighbours, Centre, Likeness)},
 }
 COMPOSED: dict[str, type[nn.Module]] = {"chain": Chain, "joined": JoinedHead}
 

@@ -71,7 +71,7 @@ def from_timm(
     body.reset_classifier(0)
     if change:
         change(body)
-    net = Net(body, width(name, body, config.input_size, size, channels), InputSpec(0), n_classes)
+    net = Net(body, feature_width(name, body, config.input_size, size, channels), InputSpec(0), n_classes)
     net.spec = spec_of(vars(config), size, channels)
     return keep_head(net, classifier, n_classes, pretrained and n_classes == config.num_classes)
 
@@ -140,7 +140,7 @@ def headless(
     if channels != 3:
         path, first = next((n, m) for n, m in body.named_modules() if isinstance(m, nn.Conv2d))
         body.set_submodule(path, with_channels(first, channels))
-    net = Net(body, width(name, body, config["input_size"], size, channels), InputSpec(0), n_classes)
+    net = Net(body, feature_width(name, body, config["input_size"], size, channels), InputSpec(0), n_classes)
     net.spec = spec_of(config, size, channels)
     own = pretrained and isinstance(classifier, nn.Linear) and n_classes == classifier.out_features
     return keep_head(net, classifier, n_classes, own) if own else net
@@ -181,7 +181,9 @@ def with_channels(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
     )
 
 
-def width(name: str, body: nn.Module, input_size: tuple[int, ...], size: int | None, channels: int) -> int:
+def feature_width(
+    name: str, body: nn.Module, input_size: tuple[int, ...], size: int | None, channels: int
+) -> int:
     """The feature width D, seen from one picture: libraries do not all say it.
 
     Raises:

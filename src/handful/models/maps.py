@@ -6,6 +6,7 @@ Legend: B pictures, C channels, H, W sides of a map, S pixels a side, D features
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import pairwise
@@ -17,12 +18,13 @@ from torch import Tensor, nn
 
 from handful.models.count import on_meta, run
 from handful.models.modes import evaluation
+from handful.models.small import Net
 from handful.types import Output
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def units(model: nn.Module, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+def building_blocks(model: Net, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
     """The building blocks by name, in the order in which they run, with the shape of what they give: the largest parts
     that are more than a plain list of parts (a residual block, an inception, a block of a transformer, or one layer).
 
@@ -30,7 +32,6 @@ def units(model: nn.Module, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
         shape: of the input, [C, H, W].
     """
     model = on_meta(model)
-    body = getattr(model, "body", model)
     found: dict[str, tuple[int, ...]] = {}
     with ExitStack() as hooks:
 
@@ -42,7 +43,7 @@ def units(model: nn.Module, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
             return hook
 
         def visit(module: nn.Module, name: str) -> None:
-            if module is model or module is body or type(module) in CONTAINERS:
+            if module in (model, model.body) or type(module) in CONTAINERS:
                 for child, part in module.named_children():
                     visit(part, f"{name}.{child}".lstrip("."))
             elif not isinstance(module, nn.Identity):
@@ -53,10 +54,10 @@ def units(model: nn.Module, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def stages(model: nn.Module, shape: Sequence[int], most: int = 10) -> list[str]:
-    """At most ``most`` of the ``units``, from the input to the features, for probing: blocks, activations and poolings
-    (not bare convolutions and norms); where the shape changes after one it is taken first."""
-    shapes = units(model, shape)
+def stages(model: Net, shape: Sequence[int], most: int = 10) -> list[str]:
+    """At most ``most`` of the ``building_blocks``, from the input to the features, for probing: blocks, activations and
+    poolings (not bare convolutions and norms); where the shape changes after one it is taken first."""
+    shapes = building_blocks(model, shape)
     named = dict(model.named_modules())
     bare = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.Dropout, nn.Flatten)
     names = [
@@ -97,24 +98,25 @@ def pooled(out: Tensor, most: int = 1024) -> Tensor:
     return out.mean(1) if out.dim() == 3 else out.flatten(1)
 
 
-def last_map(model: nn.Module, shape: Sequence[int]) -> str:
+def last_map(model: Net, shape: Sequence[int]) -> str:
     """The name of the last module that gives a map [B, C, H, W] of more than one place, or tokens that all reach the
     features (the norm at the begin of a vision transformer's last block).
 
     Raises:
         LookupError: there is none.
     """
-    blocks = getattr(getattr(model, "body", model), "blocks", None)
-    if isinstance(blocks, nn.Sequential) and hasattr(blocks[-1], "norm1") and hasattr(blocks[-1], "attn"):
-        return next(name for name, m in model.named_modules() if m is blocks[-1].norm1)
-    maps = [name for name, s in units(model, shape).items() if len(s) == 4 and s[2] * s[3] > 1]
+    names = dict(model.named_modules())
+    attention = [name for name in names if re.fullmatch(r"body\.blocks\.\d+\.attn", name)]
+    if attention and (norm := attention[-1].removesuffix("attn") + "norm1") in names:
+        return norm
+    maps = [name for name, s in building_blocks(model, shape).items() if len(s) == 4 and s[2] * s[3] > 1]
     if not maps:
         raise LookupError("no layer of this network gives a map of more than one place")
     return maps[-1]
 
 
 def activation_maps(
-    model: nn.Module, x: Tensor, classes: Tensor, *, layer: str = "", head: nn.Module | None = None
+    model: Net, x: Tensor, classes: Tensor, *, layer: str = "", head: nn.Module | None = None
 ) -> tuple[Tensor, str]:
     """What in the picture spoke for a class.
 
@@ -132,16 +134,13 @@ def activation_maps(
         [B, H, W], and "CAM" or "Grad-CAM".
     """
     layer = layer or last_map(model, x.shape[1:])
-    kept: list[Tensor] = []
-    handle = model.get_submodule(layer).register_forward_hook(lambda module, inputs, out: kept.append(out))
-    try:
-        with evaluation(model), torch.enable_grad():
-            out = model(x.detach().clone().requires_grad_())  # so that a frozen network has a graph as well
-            logits = head(out.features) if head is not None else out.logits
-    finally:
-        handle.remove()
-    seen = kept[0]
-    linear = head if head is not None else getattr(model, "head", None)
+    with evaluation(model), torch.enable_grad():
+        kept, out = outputs(
+            model, [layer], x.detach().clone().requires_grad_()
+        )  # so that a frozen one has a graph
+        logits = out.logits if head is None else head(out.features)
+    seen = kept[layer]
+    linear = model.head if head is None else head
     if seen.dim() == 4 and isinstance(linear, nn.Linear) and is_mean(out.features, seen):
         return torch.einsum("bc,bchw->bhw", linear.weight[classes], seen).detach(), "CAM"
     score = logits.gather(1, classes[:, None]).sum()

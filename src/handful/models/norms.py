@@ -26,6 +26,13 @@ def statistics_kept(model: nn.Module) -> Iterator[None]:
             norm.momentum = momentum
 
 
+def freeze_norms(model: nn.Module) -> None:
+    """Keep batch norm's running statistics as they are (for few labels): evaluation mode for norms."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
 def find_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace batch norm's running means and variances by plain averages over ``batches``, each [B, C, H, W]: for a
     network that was trained on pictures unlike those that it will see (PreciseBN: Wu & Johnson 2021, *Rethinking
@@ -43,3 +50,9 @@ def find_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
             model(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def activation_in(norm: nn.Module) -> nn.Module:
+    """What is left of a norm when its arithmetic is gone: its activation, if a library put one into it (timm's
+    ``BatchNormAct2d``)."""
+    return dict(norm.named_children()).get("act", nn.Identity())

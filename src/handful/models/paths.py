@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from handful.models.norms import statistics_kept
+from handful.models.norms import activation_in, statistics_kept
 from handful.randomness import permutation
 
 BOTH, BRANCH, SKIP, PLAIN = "both", "branch", "skip", "plain"
@@ -50,7 +50,7 @@ class Joins(TorchFunctionMode):
         self.depth[x] = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, name = kwargs or {}, getattr(function, "__name__", "")
+        kwargs, name = kwargs or {}, function.__name__
         known = [
             self.depth[x] for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x in self.depth
         ]
@@ -215,6 +215,5 @@ def without_norms(model: nn.Module) -> nn.Module:
     model = deepcopy(model)
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            inner = getattr(module, "act", None)
-            model.set_submodule(name, inner if isinstance(inner, nn.Module) else nn.Identity())
+            model.set_submodule(name, activation_in(module))
     return model

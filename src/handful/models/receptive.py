@@ -29,6 +29,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from handful.models.count import is_layer, on_meta, run
+from handful.models.maps import outputs
 from handful.models.modes import evaluation
 
 
@@ -77,7 +78,7 @@ class Field(NamedTuple):
 
     def through(self, kernel: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Field:
         """After a layer with such a window; each argument is one number, or one per axis."""
-        settings = [both(x) for x in (kernel, stride, padding, dilation)]
+        settings = [pair(x) for x in (kernel, stride, padding, dilation)]
         rows, columns = (
             reach.through(*(s[i] for s in settings)) for i, reach in enumerate((self.rows, self.columns))
         )
@@ -90,7 +91,7 @@ class Field(NamedTuple):
         )
 
 
-def both(x: Any) -> tuple[int, int]:
+def pair(x: Any) -> tuple[int, int]:
     """One number or a list of one or two to (rows, columns)."""
     values = [int(v) for v in x] if isinstance(x, (list, tuple)) else [int(x)]
     return (values[0], values[-1])
@@ -105,7 +106,7 @@ def fields(model: nn.Module, shape: Sequence[int]) -> dict[str, Field]:
     """
     model = on_meta(model)
     found: dict[str, Field] = {}
-    follow = Follow()
+    follow = FieldTracker()
 
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         follow.known[inputs[0]] = Field()
@@ -126,7 +127,7 @@ def fields(model: nn.Module, shape: Sequence[int]) -> dict[str, Field]:
     return found
 
 
-class Follow(TorchDispatchMode):
+class FieldTracker(TorchDispatchMode):
     """Carries the field of every tensor through the operations that run under it."""
 
     def __init__(self) -> None:
@@ -174,7 +175,7 @@ class Follow(TorchDispatchMode):
             dilation = args[4] if name.startswith("max") and len(args) > 4 else 1
             return field.through(args[1], stride or args[1], padding, dilation)
         if name == "_adaptive_avg_pool2d":
-            (h, w), (rows, columns) = x.shape[2:], both(args[1])
+            (h, w), (rows, columns) = x.shape[2:], pair(args[1])
             if h % rows == w % columns == 0 and (rows, columns) != (1, 1):
                 return field.through((h // rows, w // columns), (h // rows, w // columns))
             return field._replace(whole=True)
@@ -190,8 +191,9 @@ class Follow(TorchDispatchMode):
             )
         if name == "slice" and x.dim() == 4 and len(args) > 2 and args[1] in (2, 3):
             begin, step = args[2] or 0, args[4] if len(args) > 4 else 1
-            axis = "rows" if args[1] == 2 else "columns"
-            return field._replace(**{axis: getattr(field, axis).through(1, step, -begin)})
+            if args[1] == 2:
+                return field._replace(rows=field.rows.through(1, step, -begin))
+            return field._replace(columns=field.columns.through(1, step, -begin))
         mixed = mixes(name, args, inputs, out) or (name in PRODUCTS and self.lined.get(x, False))
         return field._replace(whole=True) if mixed else field
 
@@ -261,23 +263,12 @@ def effective(
     x = torch.randn(n, *shape, generator=generator) if pictures is None else pictures.detach().clone()
     x = x.to(next(model.parameters())).requires_grad_()
     with evaluation(model), torch.enable_grad():
-        seen = output_of(model, layer, x)
+        seen = outputs(model, [layer], x)[0][layer]
         middle = seen[:, :, seen.shape[2] // 2, seen.shape[3] // 2]
         weight = torch.randn(middle.shape, generator=generator).to(middle)
         (gradient,) = torch.autograd.grad((middle * weight).sum(), x)
     field = gradient.abs().sum(1).mean(0).float()
     return field / field.max().clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def output_of(model: nn.Module, layer: str, x: Tensor) -> Tensor:
-    """What the module named ``layer`` gives for ``x``."""
-    kept: list[Tensor] = []
-    handle = model.get_submodule(layer).register_forward_hook(lambda module, inputs, out: kept.append(out))
-    try:
-        model(x)
-    finally:
-        handle.remove()
-    return kept[0]
 
 
 def places(field: Field, unit: tuple[int, int], side: tuple[int, int]) -> Iterator[tuple[int, int]]:

@@ -23,17 +23,21 @@ class Net(nn.Module):
     Attributes:
         spec: the input it wants.
         dim: feature width D.
+        drop: dropout before the head; ``create`` sets its rate.
         head: D to K; an empty [B, 0] where ``n_classes`` is 0.
     """
 
-    def __init__(
-        self, body: nn.Module, dim: int, spec: InputSpec, n_classes: int = 0, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, body: nn.Module, dim: int, spec: InputSpec, n_classes: int = 0) -> None:
         super().__init__()
         self.spec, self.dim = spec, dim
         self.body = body
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(0.0)
         self.head: nn.Module = LinearHead(dim, n_classes) if n_classes else NoHead()
+
+    @property
+    def auxiliary_heads(self) -> tuple[nn.Module, ...]:
+        """Heads that speak in training only."""
+        return ()
 
     def forward(self, x: Tensor) -> Output:
         features = self.body(x)
@@ -54,8 +58,8 @@ def plain_spec(size: int, channels: int) -> InputSpec:
 class Linear(Net):
     """One layer on pixels: the features are the pixels themselves (D = C S S)."""
 
-    def __init__(self, n_classes: int = 0, channels: int = 3, size: int = 32, dropout: float = 0.0) -> None:
-        super().__init__(nn.Flatten(), channels * size * size, plain_spec(size, channels), n_classes, dropout)
+    def __init__(self, n_classes: int = 0, channels: int = 3, size: int = 32) -> None:
+        super().__init__(nn.Flatten(), channels * size * size, plain_spec(size, channels), n_classes)
 
 
 class UnsharedConv(nn.Module):
@@ -87,7 +91,6 @@ class LocallyConnected(Net):
         n_classes: int = 0,
         channels: int = 3,
         size: int = 32,
-        dropout: float = 0.0,
         *,
         filters: int = 8,
         kernel: int = 5,
@@ -95,7 +98,7 @@ class LocallyConnected(Net):
         spec = plain_spec(size, channels)
         local = UnsharedConv(channels, filters, size, kernel, stride=2)
         body = nn.Sequential(local, nn.ReLU(), nn.Flatten())
-        super().__init__(body, filters * local.side**2, spec, n_classes, dropout)
+        super().__init__(body, filters * local.side**2, spec, n_classes)
 
 
 class LeNet(Net):
@@ -105,7 +108,7 @@ class LeNet(Net):
     pictures under 12 px, a padded second convolution.
     """
 
-    def __init__(self, n_classes: int = 0, channels: int = 3, size: int = 28, dropout: float = 0.0) -> None:
+    def __init__(self, n_classes: int = 0, channels: int = 3, size: int = 28) -> None:
         spec = plain_spec(size, channels)
         padding = 0 if size >= 12 else 2
         side = (size // 2 + 2 * padding - 4) // 2
@@ -122,7 +125,7 @@ class LeNet(Net):
             nn.Linear(120, 84),
             nn.ReLU(),
         )
-        super().__init__(body, 84, spec, n_classes, dropout)
+        super().__init__(body, 84, spec, n_classes)
 
 
 def conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -135,9 +138,7 @@ class Conv4(Net):
     Networks", section 4.1.1; Snell et al. 2017). The features are the last map, flattened: 64 at 28 px,
     1600 at 84 px. A block pools only while its map is wider than 1 px. Tied to its size."""
 
-    def __init__(
-        self, n_classes: int = 0, channels: int = 3, size: int = 84, dropout: float = 0.0, *, width: int = 64
-    ) -> None:
+    def __init__(self, n_classes: int = 0, channels: int = 3, size: int = 84, *, width: int = 64) -> None:
         spec = plain_spec(size, channels)
         blocks: list[nn.Module] = []
         for block in range(4):
@@ -146,7 +147,7 @@ class Conv4(Net):
                 layers.append(nn.MaxPool2d(2))
                 size //= 2
             blocks.append(nn.Sequential(*layers))
-        super().__init__(nn.Sequential(*blocks, nn.Flatten()), width * size * size, spec, n_classes, dropout)
+        super().__init__(nn.Sequential(*blocks, nn.Flatten()), width * size * size, spec, n_classes)
 
 
 class DropPath(nn.Module):
@@ -216,7 +217,6 @@ class WideResNet(Net):
         n_classes: int = 0,
         channels: int = 3,
         size: int = 32,
-        dropout: float = 0.0,
         *,
         depth: int = 28,
         width: int = 2,
@@ -238,7 +238,7 @@ class WideResNet(Net):
                 inputs = outputs
             stages.append(nn.Sequential(*blocks))
         end = [nn.BatchNorm2d(inputs, eps, momentum), nn.LeakyReLU(0.1), *mean_pool()]
-        super().__init__(nn.Sequential(*stages, *end), inputs, spec, n_classes, dropout)
+        super().__init__(nn.Sequential(*stages, *end), inputs, spec, n_classes)
         for module in self.body.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.1, mode="fan_out")
@@ -295,7 +295,6 @@ class Residual8(Net):
         n_classes: int = 0,
         channels: int = 3,
         size: int = 32,
-        dropout: float = 0.0,
         *,
         widths: tuple[int, int, int] = (32, 96, 192),
         drop_path: float = 0.0,
@@ -313,4 +312,4 @@ class Residual8(Net):
             Residual(third, rates[1]),
             *mean_pool(),
         )
-        super().__init__(body, third, spec, n_classes, dropout)
+        super().__init__(body, third, spec, n_classes)

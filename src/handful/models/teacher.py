@@ -19,7 +19,7 @@ Answer = Callable[[Tensor], Output]
 """Decoded pictures, uint8 [B, C, S, S], to features [B, D] (D = 0 where there are none) and log p [B, K]."""
 
 
-class Frozen:
+class FrozenTeacher:
     """A network as an ``Answer``: in evaluation mode, without gradient, in float32.
 
     Args:

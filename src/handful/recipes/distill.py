@@ -16,12 +16,14 @@ from handful.data.images import Images
 from handful.engine import checkpoint
 from handful.methods.distillation import Distillation
 from handful.methods.supervised import Supervised
-from handful.models.teacher import Answer, Frozen, Teachers
-from handful.recipes.matching import matching
-from handful.recipes.self_training import substage
+from handful.methods.table import REGISTRY
+from handful.models.teacher import Answer, FrozenTeacher, Teachers
+from handful.recipes.consistency import from_first_student
+from handful.recipes.fine_tune import fine_tune
+from handful.recipes.stage import Stage
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, digest, shortened, small_training, steps_of, train_network
-from handful.recipes.transfer import fine_tune, tuning
+from handful.recipes.train import digest, steps_of, train_network
+from handful.recipes.training import shortened, tuning
 from handful.types import UsageError
 
 LARGER = {"conv-4": "conv-4-2x", "small-resnet": "small-resnet-2x"}  # teachers of the recipe's own
@@ -85,77 +87,66 @@ def ask(
     return tables["log_p"], tables["features"]
 
 
-def distilled(
-    task: Task, workshop: Workshop, lessons: Lessons, method: Distillation, training: Training, *, stage: str
-) -> Fitted:
-    """``training.backbone`` learns the teachers' answers for every picture of the task, labelled or not.
+def distilled(stage: Stage, lessons: Lessons, workshop: Workshop) -> Fitted:
+    """The stage's network learns the teachers' answers for every picture of the task, labelled or not.
 
     Raises:
         UsageError: the method wants features, or a teacher that answers for views, and there are none.
     """
+    task, method = stage.task, stage.method
     rows = torch.cat([task.labelled, task.unlabelled]).sort().values
-    taught = replace(task, unlabelled=rows)
     places = lessons.places(rows)
     guide = lessons.features[places]
     if method.feature_weight:
         if not guide.shape[1]:
             raise UsageError("the first teacher has no features to imitate", fix="leave the feature term out")
         method = replace(method, feature_dim=guide.shape[1])
+    taught = replace(stage, task=replace(task, unlabelled=rows), method=method)
     if method.patient:
         if lessons.live is None:
             fix = "leave --patient out, or give the network itself as the teacher"
             raise UsageError("stored answers cannot answer for crops of the pictures", fix=fix)
-        return train_network(
-            taught, workshop, method, training,
-            stage=stage, origin=lessons.fingerprint, roles={"teacher": lessons.live},
-        )  # fmt: skip
-    beside = {"guide": guide} if method.feature_weight else {}
-    p = lessons.log_p[places].exp()
-    return train_network(taught, workshop, method, training, stage=stage, teacher=p, beside=beside)
+        taught = replace(taught, origin=lessons.fingerprint, roles={"teacher": lessons.live})
+        return train_network(taught, workshop)
+    tables = {"target": lessons.log_p[places].exp()} | ({"guide": guide} if method.feature_weight else {})
+    return train_network(replace(taught, tables=tables), workshop)
 
 
-def labels_alone(
-    task: Task, workshop: Workshop, method: Distillation, training: Training, *, like: str, stage: str
-) -> Fitted:
-    """The same network on the labelled pictures alone, with the steps and the augmentation of the distilled one.
+def labels_alone(stage: Stage, workshop: Workshop, *, name: str) -> Fitted:
+    """The network of a stage of ``distilled`` on the labelled pictures alone, with its steps and its augmentation.
 
     Args:
-        like: the stage that distilled: where the time decided, it has as many steps.
+        name: of this stage.
     """
-    steps = training.steps or int(workshop.plan[steps_of(like)])
+    method = stage.method
+    steps = stage.training.steps or int(
+        workshop.plan[steps_of(stage.name)]
+    )  # as many, where the time decided
     alone = Supervised(view=method.taught_view, mix=method.mix, mix_alpha=method.mix_alpha)
-    return train_network(task, workshop, alone, replace(training, steps=steps), stage=stage)
+    training = replace(stage.training, steps=steps)
+    return train_network(replace(stage, name=name, method=alone, training=training), workshop)
 
 
-def taught_by_own(
-    task: Task,
-    workshop: Workshop,
-    *,
-    on: str,
-    method: Distillation | None = None,
-    training: Training | None = None,
-    stage: str = "distill",
-) -> Fitted:
+def taught_by_own(stage: Stage, workshop: Workshop) -> Fitted:
     """A teacher of the task's own, then a small student, each with half of the time and the steps: photographs' teacher
     is the fine-tuned network ``on``, that of small pictures a larger network trained by FixMatch."""
-    method = method or Distillation()
-    training = training or small_training(task)
-    training = shortened(training, 1 / 2)
-    name = substage(stage, "teacher")
-    if on == "pixels":
+    stage = replace(stage, training=shortened(stage.training, 1 / 2))
+    training = stage.training
+    if stage.on == "pixels":
+        row = REGISTRY["fixmatch"]
         large = replace(training, backbone=LARGER.get(training.backbone, training.backbone))
-        teacher = matching("fixmatch", task, workshop, on=on, training=large, stage=name)
+        above = stage.part("teacher", method=row.method(**row.small), training=large)
+        teacher = from_first_student(above, workshop)
     else:
-        large = replace(tuning(on), seconds=training.seconds, steps=training.steps)
-        teacher = fine_tune(task, workshop, on=on, training=large, stage=name)
-    lessons = own_lessons(teacher, task, workshop, method)
-    return distilled(task, workshop, lessons, method, training, stage=stage)
+        large = replace(tuning(stage.on), seconds=training.seconds, steps=training.steps)
+        teacher = fine_tune(stage.part("teacher", method=Supervised(), training=large), workshop)
+    return distilled(stage, own_lessons(teacher, stage.task, workshop, stage.method), workshop)
 
 
 def own_lessons(teacher: Fitted, task: Task, workshop: Workshop, method: Distillation) -> Lessons:
     """What a teacher that was trained on the task says of its pictures."""
     made = teacher.classifier
-    frozen = Frozen(made, made.spec, task.images.channels, workshop.device)
+    frozen = FrozenTeacher(made, made.spec, task.images.channels, workshop.device)
     rows = torch.cat([task.labelled, task.unlabelled]).sort().values
     log_p, features = ask(
         frozen, task.images, rows, features=method.feature_weight > 0, device=workshop.device

@@ -20,16 +20,17 @@ from torch import Tensor, nn
 from handful import parallel
 from handful.augment.views import to_input
 from handful.data.images import Images
-from handful.inference.features import cached_features
+from handful.inference.features import extract
 from handful.inference.logits import evaluating, predict
-from handful.losses.classify import fit_temperature
 from handful.methods.forgetting import LearningWithoutForgetting, Responses
 from handful.methods.probe import LogisticRegression
 from handful.models.classifier import Classifier
 from handful.models.heads import Chain, JoinedHead, Likeness, NearestMean, NearestNeighbours
+from handful.recipes.stage import Stage
 from handful.recipes.task import RESERVE, Fitted, Task, Validation, Workshop
-from handful.recipes.train import STEPS, Training, small_training, train_further
-from handful.recipes.transfer import tuning
+from handful.recipes.train import STEPS, Built, train
+from handful.recipes.training import Training, usual_training
+from handful.stats.calibration import fit_temperature
 
 LWF, PLAIN, FIXED = "learning-without-forgetting", "fine-tuning", "feature-extraction"
 TITLES = {LWF: "Learning without Forgetting", PLAIN: "plain fine-tuning", FIXED: "feature extraction"}
@@ -70,37 +71,26 @@ def further(old: Old, task: Task) -> Training:
     """How a trained network is trained further: at a small rate, without a moving average. The norms' statistics follow
     the new pictures' views where they once followed the old ones', and stay frozen where they came with published
     weights."""
-    name = str(old.classifier.backbone_config["name"])
-    pretrained = name == "lite0" or ":" in name
-    usual = tuning(name) if pretrained else small_training(task, backbone=name, lr=0.002)
-    return replace(usual, pretrained=False, precise_norms=False, ema=0.0, size=0)
+    usual = usual_training(task, str(old.classifier.backbone_config["name"]))
+    lr = usual.lr if usual.pretrained else 0.002
+    return replace(usual, pretrained=False, precise_norms=False, ema=0.0, size=0, lr=lr)
 
 
-def extended(
-    old: Old,
-    task: Task,
-    workshop: Workshop,
-    way: str,
-    method: LearningWithoutForgetting,
-    training: Training,
-    *,
-    stage: str,
-) -> Fitted:
+def extended(old: Old, stage: Stage, workshop: Workshop, way: str) -> Fitted:
     """The classifier with the task's classes after its own, its heads as they come (``calibrate`` sets them side by
-    side). ``task`` numbers the new classes from 0."""
+    side). The task numbers the new classes from 0; the method is ``LearningWithoutForgetting``."""
+    task = stage.task
     if not old.trains:
         return _new_rows(old, task, workshop)
     network, config = warmed_up(old, task, workshop)
     if way == FIXED:
         return _gated(_as_fitted(network, config, task, workshop), task, workshop)
-    method = replace(method, lambda_old=0.0 if way == PLAIN else method.lambda_old)
+    method = replace(stage.method, lambda_old=0.0 if way == PLAIN else stage.method.lambda_old)
     head: Any = network.head
     head.old.requires_grad_(method.old_head_trains)
-    fitted = train_further(
-        task, workshop, method, training, network, config,
-        stage=stage, origin=old.fingerprint, roles=teacher(old, task, workshop, method),
-    )  # fmt: skip
-    return _gated(fitted, task, workshop)
+    roles = teacher(old, task, workshop, method)
+    stage = replace(stage, method=method, origin=old.fingerprint, roles=roles)
+    return _gated(train(stage, workshop, lambda done: Built(network, config)), task, workshop)
 
 
 def _gated(fitted: Fitted, task: Task, workshop: Workshop) -> Fitted:
@@ -220,11 +210,10 @@ def _frozen_table(old: Old, task: Task, workshop: Workshop) -> Tensor:
             table = features(made.backbone, task.images, torch.arange(len(task.images)))
         else:
             asked = workshop.planned("feature backend asked for", lambda: workshop.feature_backend)
-            table, backend = cached_features(
-                old.fingerprint,
+            table, backend = extract(
                 made.backbone,
                 task.images,
-                fingerprint=task.images.fingerprint,
+                key=f"{old.fingerprint} {task.images.fingerprint}",
                 cache=workshop.cache / "features",
                 backend=str(workshop.plan.get("feature backend", asked)),
                 mirror=made.mirror,
@@ -245,19 +234,13 @@ class Heads(NamedTuple):
     spread: float = 1.0
 
 
-def held_out_logits(
-    old: Old,
-    task: Task,
-    workshop: Workshop,
-    way: str,
-    method: LearningWithoutForgetting,
-    training: Training,
-    n_folds: int,
-) -> Tensor:
+def held_out_logits(old: Old, stage: Stage, workshop: Workshop, way: str, n_folds: int) -> Tensor:
     """Logits [n, O + N] of every labelled picture by an extension that did not learn from it."""
+    task = stage.task
     out = torch.zeros(len(task.y), old.n_classes + task.n_classes)
     for fold, held in enumerate(task.folds(n_folds)):
-        fitted = extended(old, task.without(held), workshop, way, method, training, stage=f"{way}/0.{fold}")
+        part = replace(stage, task=task.without(held), name=f"{way}/0.{fold}")
+        fitted = extended(old, part, workshop, way)
         out[held] = fitted.logits(task.labelled[held])
         workshop.progress(f"cross-validation of {TITLES[way]}", fold + 1, n_folds)
     return out
@@ -336,10 +319,8 @@ class Extension:
 
 def add_classes(
     old: Old,
-    task: Task,
+    stage: Stage,
     workshop: Workshop,
-    method: LearningWithoutForgetting,
-    training: Training,
     *,
     validation: Validation | None = None,
     only: Sequence[str] = (),
@@ -350,12 +331,14 @@ def add_classes(
     all with the same number of steps; hold new pictures out to set the heads side by side.
 
     Args:
-        training: where it names no ``steps``, ``seconds`` in all are shared among the trainings.
+        stage: its task, method and training; where that names no ``steps``, ``seconds`` in all are shared among the
+            trainings.
         validation: new pictures to hold out; without, cross-validation on the labelled ones.
         only: some of ``ways``; by default all.
         started: when the run began (``time.perf_counter``).
     """
     started = time.perf_counter() if started is None else started
+    task, training = stage.task, stage.training
     n_folds = 0 if validation or task.n_folds < 2 else min(FOLDS, task.n_folds)
     wanted = tuple(only) or ways(old)
     trainings = sum(way != FIXED for way in wanted) * (n_folds + 1)
@@ -368,13 +351,15 @@ def add_classes(
     for way in wanted:
         begin = time.perf_counter()
         workshop.tell(f"{TITLES[way]}: {task.n_classes} new classes beside {old.n_classes} old ones")
-        fitted = extended(old, task, workshop, way, method, training, stage=way)
+        stage = replace(stage, name=way, training=training)
+        fitted = extended(old, stage, workshop, way)
         if way == LWF:  # whatever else trains, trains as many steps
             training = replace(training, steps=training.steps or int(workshop.plan[f"{STEPS}{LWF}"]))
+            stage = replace(stage, training=training)
         if validation:
             held = fitted.logits(validation.rows)
         elif n_folds:
-            held = held_out_logits(old, task, workshop, way, method, training, n_folds)
+            held = held_out_logits(old, stage, workshop, way, n_folds)
         else:  # a class has a single picture: those that were learnt must do
             held = fitted.logits(task.labelled)
         heads = None

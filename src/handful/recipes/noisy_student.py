@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from handful.methods.base import Settings
 from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.supervised import Supervised
 from handful.models.backbones import BACKBONES, create
 from handful.randomness import key
-from handful.recipes.self_training import substage
+from handful.recipes.stage import Stage
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import NO_UNLABELLED, Training, shortened, small_training, started, train_network
+from handful.recipes.train import NO_UNLABELLED, started, train_network
+from handful.recipes.training import Training, shortened
 from handful.types import UsageError
 
 
 @dataclass(frozen=True)
-class NoisyStudent:
+class NoisyStudent(Settings):
     """How rounds of self-training are made (Xie et al. 2020, algorithm 1).
 
     Attributes:
@@ -52,6 +55,12 @@ class NoisyStudent:
     dropout: float = 0.5
     drop_path: float = 0.2
 
+    uses_unlabelled: ClassVar[bool] = True
+
+    @property
+    def least_confidence(self) -> float:
+        return self.threshold
+
     def __post_init__(self) -> None:
         for name in ("rounds", "per_class"):
             if getattr(self, name) < 0:
@@ -63,29 +72,20 @@ class NoisyStudent:
         return names[min(number, len(names)) - 1] if names else teacher
 
 
-def noisy_student(
-    task: Task,
-    workshop: Workshop,
-    *,
-    on: str,
-    method: NoisyStudent | None = None,
-    training: Training | None = None,
-    stage: str = "noisy-student",
-) -> Fitted:
-    """A teacher on the labelled pictures, then ``method.rounds`` students; time and steps are shared equally.
+def noisy_student(stage: Stage, workshop: Workshop) -> Fitted:
+    """A teacher on the labelled pictures, then ``rounds`` students; time and steps are shared equally.
 
     Every network is a stage of its own: a run that was killed goes on in the round that it was in.
 
     Raises:
         UsageError: there are rounds, but no unlabelled pictures, or a network that does not exist.
     """
-    method = method or NoisyStudent()
-    training = training or small_training(task)
+    task, method = stage.task, stage.method
     if method.rounds and not len(task.unlabelled):
         raise UsageError(NO_UNLABELLED, fix="put pictures without labels into unlabeled/")
-    training = shortened(training, 1 / (method.rounds + 1))
+    training = shortened(stage.training, 1 / (method.rounds + 1))
     alone = Supervised(smoothing=method.smoothing, view=method.view)
-    fitted = train_network(task, workshop, alone, training, stage=substage(stage, "teacher"))
+    fitted = train_network(stage.part("teacher", method=alone, training=training), workshop)
     learn = PseudoLabel(
         threshold=0.0,  # the selection below has one
         hard=method.hard,
@@ -97,22 +97,21 @@ def noisy_student(
     before: Tensor | None = None
     chain = [("teacher", fitted.logits)]
     for number in range(1, method.rounds + 1):
-        name = substage(stage, str(number))
         p = fitted.logits(task.unlabelled).softmax(1)  # plain pictures, evaluation mode: no noise
         chosen = select(p, method, task.seed)
-        workshop.labelled(name, task.unlabelled[chosen], p[chosen].argmax(1))
-        workshop.tell(report(number, p, chosen, before, task))
         network = method.network(number, training.backbone)
+        noise = {"dropout": method.dropout, "drop_path": depth_rate(method, network)}
+        student = stage.part(
+            str(number), task=replace(task, unlabelled=task.unlabelled[chosen]), method=learn,
+            training=replace(training, backbone=network, **noise), tables={"target": p[chosen]},
+        )  # fmt: skip
+        workshop.labelled(student.name, task.unlabelled[chosen], p[chosen].argmax(1))
+        workshop.tell(report(number, p, chosen, before, task))
         if number == 1:
             warn_of_smaller(method, training, task, workshop)
-        student = replace(
-            training, backbone=network, dropout=method.dropout, drop_path=depth_rate(method, network)
-        )
-        chosen_task = replace(task, unlabelled=task.unlabelled[chosen])
-        fitted = train_network(
-            chosen_task, workshop, learn, student, stage=name, teacher=p[chosen],
-            start=started(task, workshop, student),  # learnt from all pictures, not from the chosen ones alone
-        )  # fmt: skip
+        # its start is learnt from all pictures, not from the chosen ones alone
+        student = replace(student, start=started(replace(student, task=task), workshop))
+        fitted = train_network(student, workshop)
         before = p.argmax(1)
         chain.append((f"student {number}", fitted.logits))
     return replace(fitted, before=tuple(chain[:-1]), name=chain[-1][0])

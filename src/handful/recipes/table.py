@@ -1,6 +1,7 @@
 """The recipes by name: one explicit table, which the automatic choice and the command line read.
 
-A recipe is a plain function of a task and a workshop; a row says what it needs and what it costs.
+A recipe is a plain function of a ``Stage`` and a workshop; a row says what it needs and what it costs. The recipes of
+single methods follow from the registry of methods (``methods.table``).
 """
 
 from __future__ import annotations
@@ -8,32 +9,27 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from typing import Any, TypeVar
 
-from torch import Tensor
-
-from handful.methods.distillation import Distillation
-from handful.methods.jigsaw import Jigsaw
+from handful.methods.base import Settings
 from handful.methods.label_propagation import LabelPropagation
-from handful.methods.meta_pseudo_labels import MetaPseudoLabels
-from handful.methods.patch_contrast import PatchContrast
 from handful.methods.probe import ClassMean, LogisticRegression, Neighbours
-from handful.methods.pseudo_label import PseudoLabel
-from handful.methods.reduced_mpl import ReducedMetaPseudoLabels
-from handful.methods.self_supervised import SelfSupervised
-from handful.methods.simclr import SimCLR
-from handful.methods.supervised import Supervised
+from handful.methods.table import CONSISTENCY, PRETEXT, REGISTRY
 from handful.models.backbones import find as find_backbone
 from handful.recipes.candidate import Candidate
+from handful.recipes.consistency import from_first_student
 from handful.recipes.distill import taught_by_own
-from handful.recipes.feature_matching import ON_FEATURES, on_features
-from handful.recipes.matching import KINDS, matching
+from handful.recipes.fine_tune import fine_tune, fine_tune_pseudo
+from handful.recipes.heads import head_alone
+from handful.recipes.label_propagation import propagation, propagation_for
+from handful.recipes.meta_pseudo_labels import meta_pseudo_labels, reduced_meta_pseudo_labels
 from handful.recipes.noisy_student import NoisyStudent, noisy_student
-from handful.recipes.self_training import META, meta_pseudo_labels, reduced_meta_pseudo_labels, substage
+from handful.recipes.on_features import on_features
+from handful.recipes.self_training import self_training
+from handful.recipes.stage import Stage
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training, shortened, small_training, train_network
-from handful.recipes.transfer import fine_tune, probe, propagate, teacher_for, teacher_targets, tuning
+from handful.recipes.train import train_network
+from handful.recipes.training import Training, small_training, tuning
 from handful.types import UsageError
 
 T = TypeVar("T")
@@ -44,13 +40,8 @@ VALUES: dict[Any, tuple[tuple[type, ...], str]] = {  # by annotation: what a val
     "str": ((str,), "a word"),
 }
 TAUGHT: dict[str, Any] = {"threshold": 0.0}  # a teacher's labels are used all
-PRETEXTS: dict[str, tuple[type[SelfSupervised], str]] = {
-    "simclr": (SimCLR, "two views of a picture near, beside the labels"),
-    "jigsaw": (Jigsaw, "tiles put in order, beside the labels"),
-    "patch-contrast": (PatchContrast, "patches of a picture near, beside the labels"),
-}
-UNTAUGHT: dict[str, Any] = {"threshold": 0.9, "ramp_steps": 200}
-ROUNDS = 2  # students of self-training
+EVERY = ("photo", "small colour", "small")  # kinds of pictures (``Task.kind``)
+SMALL = EVERY[1:]
 
 
 @dataclass(frozen=True)
@@ -58,34 +49,43 @@ class Recipe:
     """One row of the table.
 
     Attributes:
-        title: for people; "{on}" stands for the features it works on.
-        uses_unlabelled: whether it looks at unlabelled pictures.
-        trains: whether a network is trained (seconds to minutes) or only a head is solved for (less).
-        run: (task, workshop, on, method, training, stage) -> Fitted; None for ``method`` or ``training``
-            takes the defaults.
-        least_seconds: a training run shorter than this is not worth starting in the automatic choice.
+        title: the field's name for it; ``words``: the same in plain words, to stand beside it.
+        algorithm: what it does, a stage at a time.
         method: the dataclass whose fields are ``--method.…`` on the command line.
         defaults: fields of ``method`` that this recipe sets otherwise.
+        uses_unlabelled: whether it looks at unlabelled pictures.
+        trains: whether a network is trained (seconds to minutes) or only a head is solved for (less).
+        pretrained: whether that network starts from published weights: those of the features that it works on.
+        on: the feature space that it works on where none is asked for; "" takes the best guess for the pictures.
+        least_seconds: a training run shorter than this is not worth starting in the automatic choice.
         labelled_only: the recipe that does the same with the labelled pictures alone: its fair baseline.
-        candidate: whether the automatic choice may try it: what it reaches must be in the prior.
+        tried_on: kinds of pictures on which the automatic choice tries it: what it reaches there is in the prior.
         taught: it learns from the labels that label propagation gives the unlabelled pictures.
     """
 
     title: str
-    uses_unlabelled: bool
-    trains: bool
-    run: Callable[..., Fitted]
-    method: type
-    least_seconds: float = 0.0
+    words: str
+    algorithm: Callable[[Stage, Workshop], Fitted]
+    method: type[Settings]
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    labelled_only: str = ""
+    uses_unlabelled: bool = True
+    trains: bool = True
+    pretrained: bool = False
+    on: str = ""
+    least_seconds: float = 3.0
+    labelled_only: str = "supervised"
+    tried_on: tuple[str, ...] = ()
     taught: bool = False
-    candidate: bool = True
 
     @property
     def cheap(self) -> bool:
-        """Whether the automatic choice tries it always: it takes a second."""
-        return self.candidate and not self.trains
+        """Whether it takes a second, and the automatic choice tries it always."""
+        return not self.trains and self.tried_on == EVERY
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the method's fields."""
+        return tuple(f.name for f in fields(self.method))
 
     def make(self, **changes: Any) -> Any:
         """The recipe's method with some fields changed.
@@ -94,6 +94,41 @@ class Recipe:
             UsageError: there is no such field; the nearest one is named.
         """
         return changed(self.method(**self.defaults), changes, "method")
+
+    def method_for(self, task: Task, changes: Mapping[str, Any] | None = None) -> Any:
+        """The same for a task: label propagation has other defaults on photographs."""
+        own = propagation_for(task) if self.method is LabelPropagation else self.make()
+        return changed(own, changes or {}, "method")
+
+    def training_for(self, task: Task, on: str, changes: Mapping[str, Any] | None = None) -> Training:
+        """How its network is trained on a task, with some fields changed.
+
+        Raises:
+            UsageError: there is no such field.
+        """
+        usual = tuning(on) if self.pretrained else small_training(task)
+        return changed(usual, changes or {}, "training")
+
+    def space(self, task: Task) -> str:
+        """The feature space where none is asked for."""
+        return self.on or spaces_for(task)[0]
+
+    def run(
+        self, task: Task, workshop: Workshop, *, on: str, stage: str, method: Any = None, training: Any = None
+    ) -> Fitted:
+        """The classifier that it makes of a task.
+
+        Args:
+            on: the feature space.
+            stage: names its stages.
+            method: its method, or the fields in which that differs.
+            training: how its network is trained, or the fields in which that differs.
+        """
+        if method is None or isinstance(method, Mapping):
+            method = self.method_for(task, method)
+        if training is None or isinstance(training, Mapping):
+            training = self.training_for(task, on, training)
+        return self.algorithm(Stage(stage, task, method, training, on), workshop)
 
 
 def changed(base: T, changes: Mapping[str, Any], prefix: str) -> T:
@@ -116,227 +151,91 @@ def changed(base: T, changes: Mapping[str, Any], prefix: str) -> T:
     return replace(base, **changes)  # type: ignore[type-var]
 
 
-def _head(
-    kind: type, task: Task, workshop: Workshop, *, on: str, method: object = None, **_: object
-) -> Fitted:
-    return probe(task, workshop, on=on, method=method or kind())
-
-
-def _propagate(
-    task: Task, workshop: Workshop, *, on: str, method: LabelPropagation | None = None, **_: object
-) -> Fitted:
-    return propagate(task, workshop, on=on, method=method)
-
-
-def scratch(
-    task: Task,
-    workshop: Workshop,
-    *,
-    on: str,
-    method: Supervised | None = None,
-    training: Training | None = None,
-    stage: str = "supervised",
-) -> Fitted:
-    """A small network from random weights on the labelled pictures, strongly augmented."""
-    return train_network(
-        task, workshop, method or Supervised(), training or small_training(task), stage=stage
+def head(title: str, words: str, method: type[Settings]) -> Recipe:
+    """A head that only labels teach."""
+    return Recipe(
+        title,
+        words,
+        head_alone,
+        method,
+        uses_unlabelled=False,
+        trains=False,
+        labelled_only="",
+        tried_on=EVERY,
     )
 
 
-def beside(
-    name: str,
-    task: Task,
-    workshop: Workshop,
-    *,
-    on: str,
-    method: SelfSupervised | None = None,
-    training: Training | None = None,
-    stage: str = "",
-) -> Fitted:
-    """A small network that learns labels and, beside them, a task that the unlabelled pictures set themselves."""
-    method, training = method or PRETEXTS[name][0](), training or small_training(task)
-    return train_network(task, workshop, method, training, stage=stage or name)
-
-
-def self_training(
-    task: Task,
-    workshop: Workshop,
-    *,
-    on: str,
-    method: PseudoLabel | None = None,
-    training: Training | None = None,
-    stage: str = "pseudo-label",
-) -> Fitted:
-    """Label propagation labels the unlabelled pictures and a small network learns them under strong augmentation;
-    then that network labels them and a second one learns its answers (self-training). The ``ROUNDS`` students
-    share the time and the steps."""
-    method = method or PseudoLabel(**TAUGHT)
-    training = training or small_training(task)
-    training = shortened(training, 1 / ROUNDS)
-    targets = teacher_targets(task, workshop, on=on, method=teacher_for(on))
-    for number in range(1, ROUNDS + 1):
-        student = train_network(
-            task, workshop, method, training, stage=substage(stage, str(number)), teacher=targets
-        )
-        targets = student.logits(task.unlabelled).softmax(1)
-    return student
-
-
-def own_labels(
-    task: Task,
-    workshop: Workshop,
-    *,
-    on: str,
-    method: PseudoLabel | None = None,
-    training: Training | None = None,
-    stage: str = "pseudo-label-self",
-) -> Fitted:
-    """Pseudo-labels by the network itself (Lee 2013), from random weights."""
-    method = method or PseudoLabel(**UNTAUGHT)
-    return train_network(task, workshop, method, training or small_training(task), stage=stage)
-
-
-def tune(
-    task: Task,
-    workshop: Workshop,
-    *,
-    on: str,
-    method: Supervised | None = None,
-    training: Training | None = None,
-    stage: str = "fine-tune",
-) -> Fitted:
-    """Everything fine-tuned on the labelled pictures."""
-    return fine_tune(task, workshop, on=on, method=method, training=training, stage=stage)
-
-
-def tune_self_training(
-    task: Task,
-    workshop: Workshop,
-    *,
-    on: str,
-    method: PseudoLabel | None = None,
-    training: Training | None = None,
-    stage: str = "fine-tune-pseudo",
-) -> Fitted:
-    """Label propagation labels the unlabelled pictures; everything is fine-tuned on them too."""
-    teacher: Tensor = teacher_targets(task, workshop, on=on)
-    method = method or PseudoLabel(**TAUGHT)
-    return fine_tune(task, workshop, on=on, method=method, training=training, teacher=teacher, stage=stage)
-
+NAMES = {"meta-pseudo-labels": "mpl"}  # of recipes, where the method's is another one
+SMALL_NETWORK, PRETRAINED, FROZEN = "(small network)", "(pretrained network)", "(frozen features)"
+SELF = REGISTRY["pseudo-label"]
 
 RECIPES: dict[str, Recipe] = {
-    "logistic": Recipe(
-        "logistic regression", False, False, partial(_head, LogisticRegression), LogisticRegression
-    ),
-    "nearest-mean": Recipe("nearest class mean", False, False, partial(_head, ClassMean), ClassMean),
-    "knn": Recipe("nearest neighbours", False, False, partial(_head, Neighbours), Neighbours),
+    "logistic": head("logistic regression", "a linear classifier on frozen features", LogisticRegression),
+    "nearest-mean": head("nearest class mean", "the class whose average feature is nearest", ClassMean),
+    "knn": head("k nearest neighbours", "the labels of the most similar labelled pictures", Neighbours),
     "propagation": Recipe(
-        "label propagation + regression",
-        True,
-        False,
-        _propagate,
-        LabelPropagation,
-        labelled_only="logistic",
-        taught=True,
+        "label propagation", "labels spread over a graph of similar pictures; then a linear classifier", propagation,
+        LabelPropagation, trains=False, labelled_only="logistic", tried_on=EVERY, taught=True,
     ),
     **{
-        f"{name}-features": Recipe(
-            f"head on features, {kind.title}",
-            True,
-            False,
-            partial(on_features, name),
-            kind.method,
-            defaults=kind.defaults,
+        f"{NAMES.get(name, name)}-features": Recipe(
+            f"{row.title} {FROZEN}", row.words, on_features, row.method, row.features, trains=False,
             labelled_only="logistic",
-            candidate=False,
         )
-        for name, kind in ON_FEATURES.items()
+        for name, row in REGISTRY.items() if row.features is not None
     },
-    "supervised": Recipe("small network from scratch", False, True, scratch, Supervised, 3),
+    "supervised": Recipe(
+        f"supervised {SMALL_NETWORK}", REGISTRY["supervised"].words, train_network, REGISTRY["supervised"].method,
+        uses_unlabelled=False, on="pixels", labelled_only="", tried_on=SMALL,
+    ),
     "pseudo-label": Recipe(
-        "small network, propagated pseudo-labels",
-        True,
-        True,
-        self_training,
-        PseudoLabel,
-        3,
-        TAUGHT,
-        "supervised",
-        taught=True,
+        f"self-training {SMALL_NETWORK}", "pseudo-labels by label propagation, then by the network itself",
+        self_training, SELF.method, TAUGHT, taught=True,
     ),
     "pseudo-label-self": Recipe(
-        "small network, its own pseudo-labels", True, True, own_labels, PseudoLabel, 3, UNTAUGHT, "supervised"
+        f"{SELF.title} {SMALL_NETWORK}", SELF.words, train_network, SELF.method, SELF.small
     ),
     **{
         name: Recipe(
-            f"small network, {kind.title}",
-            True,
-            True,
-            partial(matching, name),
-            kind.method,
-            3,
-            kind.defaults,
-            "supervised",
+            f"{row.title} {SMALL_NETWORK}", row.words, from_first_student, row.method, row.small,
+            tried_on=SMALL if name == "fixmatch" else (),
         )
-        for name, kind in KINDS.items()
+        for name, row in REGISTRY.items() if row.family == CONSISTENCY
     },
     **{
         name: Recipe(
-            f"small network, {title}", True, True, partial(beside, name), kind, 3, labelled_only="supervised"
+            f"{row.title} as an auxiliary task {SMALL_NETWORK}", f"{row.words}, beside the labels", train_network,
+            row.method,
         )
-        for name, (kind, title) in PRETEXTS.items()
+        for name, row in REGISTRY.items() if row.family == PRETEXT
     },
     "mpl": Recipe(
-        "small network, Meta Pseudo Labels",
-        True,
-        True,
-        meta_pseudo_labels,
-        MetaPseudoLabels,
-        3,
-        META,
-        "supervised",
+        f"{REGISTRY['meta-pseudo-labels'].title} {SMALL_NETWORK}", REGISTRY["meta-pseudo-labels"].words,
+        meta_pseudo_labels, REGISTRY["meta-pseudo-labels"].method, REGISTRY["meta-pseudo-labels"].small,
     ),
     "mpl-reduced": Recipe(
-        "small network, Meta Pseudo Labels from a stored teacher",
-        True,
-        True,
-        reduced_meta_pseudo_labels,
-        ReducedMetaPseudoLabels,
-        3,
-        labelled_only="supervised",
+        f"{REGISTRY['reduced-mpl'].title} {SMALL_NETWORK}", REGISTRY["reduced-mpl"].words,
+        reduced_meta_pseudo_labels, REGISTRY["reduced-mpl"].method,
     ),
     "noisy-student": Recipe(
-        "small networks, Noisy Student",
-        True,
-        True,
-        noisy_student,
-        NoisyStudent,
-        3,
-        labelled_only="supervised",
+        f"Noisy Student {SMALL_NETWORK}", "each student, under noise, learns the labels of the one before",
+        noisy_student, NoisyStudent,
     ),
     "distill": Recipe(
-        "small network, taught by a larger one",
-        True,
-        True,
-        taught_by_own,
-        Distillation,
-        6,
-        labelled_only="supervised",
-        candidate=False,
+        f"{REGISTRY['distillation'].title} {SMALL_NETWORK}", REGISTRY["distillation"].words, taught_by_own,
+        REGISTRY["distillation"].method, least_seconds=6.0,
     ),
-    "fine-tune": Recipe("fine-tuning", False, True, tune, Supervised, 20),
+    "fine-tune": Recipe(
+        f"fine-tuning {PRETRAINED}", "every layer, on the labelled pictures alone", fine_tune,
+        REGISTRY["supervised"].method, uses_unlabelled=False, pretrained=True, on="lite0", least_seconds=20.0,
+        labelled_only="", tried_on=("photo",),
+    ),
     "fine-tune-pseudo": Recipe(
-        "fine-tuning, propagated pseudo-labels",
-        True,
-        True,
-        tune_self_training,
-        PseudoLabel,
-        20,
-        TAUGHT,
-        "fine-tune",
-        taught=True,
+        f"fine-tuning with pseudo-labels {PRETRAINED}", "label propagation labels the unlabelled pictures first",
+        fine_tune_pseudo, SELF.method, TAUGHT, pretrained=True, on="lite0", least_seconds=20.0,
+        labelled_only="fine-tune", tried_on=("photo",), taught=True,
     ),
-}
+}  # fmt: skip
 
 
 def find(name: str) -> Recipe:
@@ -360,11 +259,8 @@ def spaces_for(task: Task) -> tuple[str, ...]:
 
 
 def usual_space(name: str, task: Task) -> str:
-    """The space of a recipe where none is asked for; there is nothing to fine-tune in pixels, and a network that only
-    labels teach looks at nothing else."""
-    if name == "supervised":
-        return "pixels"
-    return "lite0" if name.startswith("fine-tune") else spaces_for(task)[0]
+    """The space of a recipe where none is asked for."""
+    return find(name).space(task)
 
 
 def check_space(recipe: str, on: str) -> None:
@@ -377,17 +273,17 @@ def check_space(recipe: str, on: str) -> None:
         )
     if on != "pixels" and ":" not in on:
         find_backbone(on)
-    if recipe == "supervised" and on != "pixels":
+    if find(recipe).on == "pixels" != on:
         raise UsageError(
-            "supervised training looks at the pictures alone, and at no features", fix="leave them out"
+            f"{recipe} training looks at the pictures alone, and at no features", fix="leave them out"
         )
 
 
 def candidates(task: Task) -> list[Candidate]:
     """What the automatic choice tries, cheapest first."""
-    cheap = [Candidate(name, on) for on in spaces_for(task) for name, r in RECIPES.items() if r.cheap]
-    costly = ["fine-tune", "fine-tune-pseudo"] if task.photographs else ["supervised", "fixmatch"]
-    return cheap + [Candidate(name, usual_space(name, task)) for name in costly]
+    tried = {name: recipe for name, recipe in RECIPES.items() if task.kind in recipe.tried_on}
+    cheap = [Candidate(name, on) for on in spaces_for(task) for name, row in tried.items() if not row.trains]
+    return cheap + [Candidate(name, row.space(task)) for name, row in tried.items() if row.trains]
 
 
 def asked(
@@ -425,12 +321,12 @@ def fit_candidate(
         stage: names its stages in the log and the plan; by default after the recipe.
         seconds: of training, where the candidate's own settings say nothing of time or steps.
     """
-    row, training = find(candidate.recipe), None
-    if row.trains:
-        base = tuning(candidate.on) if candidate.recipe.startswith("fine-tune") else small_training(task)
-        given = {} if seconds is None else {"seconds": seconds}
-        training = changed(base, {**given, **candidate.training}, "training")
-    return row.run(
-        task, workshop, on=candidate.on, method=candidate.method, training=training,
+    training = candidate.training if seconds is None else {"seconds": seconds, **candidate.training}
+    return find(candidate.recipe).run(
+        task,
+        workshop,
+        on=candidate.on,
         stage=stage or candidate.recipe,
-    )  # fmt: skip
+        method=candidate.method,
+        training=training,
+    )

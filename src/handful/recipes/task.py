@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from handful.data.images import Images
 from handful.data.split import fold_count, folds
@@ -102,12 +102,15 @@ class Fitted:
         logits: row numbers [n] to float32 [n, K], before the classifier's temperature.
         before: networks that taught this one, each the next, by name: their ``logits``.
         name: what this one is called among them.
+        roles: every network and memory of the training as it ended, by role: the student itself (not its average), a
+            teacher, a critic, a projection.
     """
 
     classifier: Classifier
     logits: Callable[[Tensor], Tensor]
     before: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = ()
     name: str = ""
+    roles: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,294 +14,139 @@ from torch import Tensor, nn
 from handful import parallel
 from handful.augment.named import make
 from handful.augment.views import View
-from handful.data.stream import TrainStream
+from handful.data.stream import Ahead, TrainStream, semi_supervised
 from handful.engine import checkpoint, schedule
+from handful.engine.assemble import Setup, assemble
 from handful.engine.fit import fit
 from handful.engine.norms import find_norms
 from handful.engine.pace import seconds_per_step
-from handful.engine.state import Precision, State
-from handful.engine.update import average, freeze_norms, update_of
+from handful.engine.state import Precision, TrainingState
 from handful.inference.logits import predict
 from handful.machine import has_fast_bf16
-from handful.methods.jigsaw import Jigsaw
-from handful.methods.patch_contrast import PatchContrast
-from handful.methods.simclr import SimCLR
-from handful.models.backbones import create, family, layer_groups
+from handful.methods.base import Method
+from handful.methods.table import METHODS
+from handful.models.backbones import comes_pretrained, create, family, layer_groups
 from handful.models.classifier import Classifier
 from handful.models.ema import EMA
 from handful.models.heads import CosineHead
 from handful.randomness import key
+from handful.recipes.stage import Stage
 from handful.recipes.task import Fitted, Task, Workshop
+from handful.recipes.training import INITS, Training
 from handful.types import UsageError
-
-INITS: dict[str, Any] = {
-    "jigsaw": Jigsaw(alone=True),
-    "simclr": SimCLR(alone=True),
-    "patch": PatchContrast(alone=True),
-}  # by --init
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a network is trained.
-
-    Attributes:
-        backbone: a name of ``models.backbones``.
-        pretrained: start from published weights.
-        seconds: time budget, turned into steps once; ignored where ``steps`` is set.
-        steps: number of steps; 0 lets ``seconds`` decide.
-        max_steps: never more than this many; 0: no limit.
-        batch: labelled pictures a step.
-        ratio: unlabelled pictures for each labelled one.
-        optimizer: "sgd" (Nesterov momentum 0.9) or "adamw".
-        lr: learning rate of the last layers.
-        weight_decay: on weights, not on biases and norms.
-        decay_by_depth: each layer group's rate is the next one's divided by this (2.6: Howard & Ruder 2018).
-        unfreeze_every: steps after which one more layer group, from the head down, starts to train; 0: all
-            at once.
-        freeze_norms: keep batch norm's statistics as they are.
-        precise_norms: at the end, find them anew from the pictures as they are, those that it has learnt from, at most
-            1,024 (PreciseBN: Wu & Johnson 2021): the running averages are those of the views.
-        warmup: steps of linear warm-up, as a share of all.
-        ema: decay of the moving average that is kept; 0 keeps the last weights.
-        size: input side in pixels; 0 takes the backbone's or the pictures' own.
-        head: "linear", or "cosine" (Gidaris & Komodakis 2018).
-        start: of the consistency recipes and ``mpl``: weights from a student of label propagation ("propagation"), from
-            the labelled pictures alone ("supervised"), or "random".
-        dropout: on the features, before the head.
-        drop_path: stochastic depth: how often the last residual block is left out; earlier ones less, linearly.
-        init: what a fresh network has learnt from all pictures without any label before this training: "jigsaw",
-            "simclr", "patch", or "random" for nothing.
-        init_steps: of that; 0: as many as the training that it is for.
-    """
-
-    backbone: str = "small-resnet"
-    pretrained: bool = False
-    seconds: float = 30.0
-    steps: int = 0
-    max_steps: int = 0
-    batch: int = 32
-    ratio: int = 7
-    optimizer: str = "sgd"
-    lr: float = 0.05
-    weight_decay: float = 5e-4
-    decay_by_depth: float = 1.0
-    unfreeze_every: int = 0
-    freeze_norms: bool = False
-    precise_norms: bool = True
-    warmup: float = 0.05
-    ema: float = 0.99
-    size: int = 0
-    head: str = "linear"
-    start: str = "propagation"
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    init: str = "random"
-    init_steps: int = 0
-
-    def __post_init__(self) -> None:
-        choices = {
-            "optimizer": ("sgd", "adamw"),
-            "head": ("linear", "cosine"),
-            "start": ("propagation", "supervised", "random"),
-            "init": ("random", *INITS),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise UsageError(f"there is no {name} '{getattr(self, name)}'", fix=" or ".join(known))
-        for name, least in {
-            "batch": 1,
-            "steps": 0,
-            "max_steps": 0,
-            "ratio": 0,
-            "unfreeze_every": 0,
-            "init_steps": 0,
-        }.items():
-            if getattr(self, name) < least:
-                raise UsageError(f"--training.{name.replace('_', '-')} must be at least {least}")
-        for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"--training.{name.replace('_', '-')} must lie in [0, 1)")
-        if self.init != "random" and self.pretrained:
-            raise UsageError(
-                f"--init {self.init} is for networks from scratch, and this one starts from published weights",
-                fix="leave --init out, or choose a recipe that trains a small network",
-            )
-
 
 MIN_STEPS = 20
 STEPS, FOLD_STEPS = "steps of ", "steps in a fold of "  # names in a run's plan
-SMALL = Training(backbone="small-resnet", max_steps=300)
 NO_RATIO = "a ratio of 0 shows no unlabelled picture to a recipe that learns from them"
 NO_UNLABELLED = "this recipe learns from unlabelled pictures, and there are none"
+DONE, LAST = "done.safetensors", "last.safetensors"
 
 
-def small_training(task: Task, **changes: object) -> Training:
-    """How small networks are trained from scratch; Conv-4 for tiny pictures, the residual net for others."""
-    tiny = task.images.side <= 16
-    return replace(SMALL, **{"backbone": "conv-4" if tiny else SMALL.backbone, **changes})  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class Built:
+    """A network before it is trained, and what ``build_classifier`` needs to make it again."""
+
+    network: nn.Module
+    config: dict[str, Any]
 
 
-def shortened(training: Training, share: float) -> Training:
-    """The same for one stage of several: a share of the time and of the steps, rounded up (0 steps would mean as many
-    as the time gives)."""
-    return replace(
-        training,
-        seconds=training.seconds * share,
-        steps=math.ceil(training.steps * share),
-        max_steps=math.ceil(training.max_steps * share),
-    )
-
-
-def train_network(
-    task: Task,
-    workshop: Workshop,
-    method: Any,
-    training: Training,
-    *,
-    stage: str,
-    start: Callable[[nn.Module], None] | None = None,
-    origin: str = "",
-    teacher: Tensor | None = None,
-    beside: Mapping[str, Tensor] | None = None,
-    roles: Mapping[str, nn.Module] | None = None,
-) -> Fitted:
-    """Train ``training.backbone`` by ``method`` on the task.
-
-    Args:
-        stage: names the stage in the log, the plan and the run's folder.
-        start: puts initial weights into the fresh network (a solved head, another stage's result); without,
-            ``training.init`` decides on them.
-        origin: a fingerprint of those weights, where the other arguments do not decide them: with another one,
-            the stage is another.
-        teacher: probabilities [m, K] for ``task.unlabelled``; they reach the method as ``target``.
-        beside: further tables with a row for each of ``task.unlabelled``; they reach the method by their names.
-        roles: other modules that the method needs, by role; they do not train (``origin`` has to tell them apart).
+def train_network(stage: Stage, workshop: Workshop) -> Fitted:
+    """Train the backbone that ``stage.training`` names by ``stage.method``.
 
     Raises:
         UsageError: the method learns from unlabelled pictures and there are none.
     """
-    if method.uses_unlabelled and not len(task.unlabelled):
+    return train(stage, workshop, lambda done: fresh(stage, workshop, done))
+
+
+def train(stage: Stage, workshop: Workshop, build: Callable[[bool], Built]) -> Fitted:
+    """Train what ``build`` gives by ``stage.method``; parameters that take no gradient stay as they are.
+
+    The stage's result is taken up where there is one; ``build`` is told so, since first weights do not matter then.
+    """
+    check(stage)
+    folder = folder_of(stage, workshop)
+    done = (folder / DONE).exists()
+    built = build(done)
+    roles = (
+        taken_up(stage, built.network, folder, workshop)
+        if done
+        else run(stage, workshop, built.network, folder)
+    )
+    network = roles.pop("result")
+    classifier = Classifier(network, None, built.config).to(workshop.device)
+
+    def logits(ids: Tensor) -> Tensor:
+        return predict(network, stage.task.images, ids, classifier.spec, device=workshop.device)
+
+    return Fitted(classifier, logits, roles=roles)
+
+
+def check(stage: Stage) -> None:
+    """Raises UsageError where a method that learns from unlabelled pictures would see none."""
+    method: Method = stage.method
+    if method.uses_unlabelled and not len(stage.task.unlabelled):
         raise UsageError(NO_UNLABELLED, fix="put pictures without labels into unlabeled/")
-    if not training.ratio and method.uses_unlabelled and set(method.views) - {"x"}:
+    if not stage.training.ratio and method.uses_unlabelled and set(method.views) - {"x"}:
         raise UsageError(NO_RATIO, fix="give --training.ratio 1 or more")
+
+
+def folder_of(stage: Stage, workshop: Workshop) -> Path:
+    """Where a stage keeps its checkpoints: named after everything that decides its result."""
+    task = stage.task
+    inputs = map(digest, (task.labelled, task.y, task.unlabelled, *stage.tables.values()))
+    decides = (*inputs, *stage.tables, stage.method, stage.training, task.seed, stage.origin)
+    return workshop.folder / "stages" / f"{stage.name}-{key(task.images.fingerprint, *decides):016x}"
+
+
+def fresh(stage: Stage, workshop: Workshop, done: bool) -> Built:
+    """The network that the stage's training names, with its first weights (any weights where it is ``done``)."""
+    task, training = stage.task, stage.training
     spec: dict[str, Any] = {
         "n_classes": task.n_classes,
         "channels": task.images.channels,
         "size": training.size or None,
     }
-    if training.pretrained or training.backbone == "lite0" or ":" in training.backbone:
+    if training.pretrained or comes_pretrained(training.backbone):
         spec["channels"] = 3
     elif not training.size:
         spec["size"] = task.images.side
-    spec |= {name: getattr(training, name) for name in ("dropout", "drop_path") if getattr(training, name)}
-    tables = {} if teacher is None else {"target": teacher}
-    tables |= beside or {}
-    inputs = (teacher, *(beside or {}).values())
-    folder = _folder(task, workshop, method, training, stage, inputs, origin)
-    done = (folder / DONE).exists()
-    torch.manual_seed(key(task.seed, stage, "weights"))
-    network: nn.Module = create(training.backbone, pretrained=training.pretrained and not done, **spec)
+    noise = {"dropout": training.dropout, "drop_path": training.drop_path}
+    spec |= {name: rate for name, rate in noise.items() if rate}
+    torch.manual_seed(key(task.seed, stage.name, "weights"))
+    network = create(training.backbone, pretrained=training.pretrained and not done, **spec)
     config: dict[str, Any] = {"name": training.backbone, **spec}
     if training.head == "cosine":
-        network.head = CosineHead(network.dim, task.n_classes)  # type: ignore[arg-type]
+        network.head = CosineHead(network.dim, task.n_classes)
         config["head"] = network.head.config()
-    if not done:
-        start = start or started(task, workshop, training)
-        if start:
-            start(network)
-    return _finished(task, workshop, method, training, network, config, stage, folder, tables, roles or {})
+    start = None if done else stage.start or started(stage, workshop)
+    if start:
+        start(network)
+    return Built(network, config)
 
 
-def train_further(
-    task: Task,
-    workshop: Workshop,
-    method: Any,
-    training: Training,
-    network: nn.Module,
-    config: dict[str, Any],
-    *,
-    stage: str,
-    origin: str,
-    roles: Mapping[str, nn.Module],
-) -> Fitted:
-    """Train a network that is there already; ``training`` does not choose it then. Parameters that take no gradient
-    stay as they are.
-
-    Args:
-        config: what ``build_classifier`` needs to make it again.
-        stage, origin: as in ``train_network``; the origin names the network's first weights.
-        roles: other modules that the method needs, by role; they do not train.
-    """
-    folder = _folder(task, workshop, method, training, stage, (None,), origin)
-    return _finished(task, workshop, method, training, network, config, stage, folder, {}, roles)
-
-
-DONE = "done.safetensors"
-
-
-def _folder(
-    task: Task,
-    workshop: Workshop,
-    method: Any,
-    training: Training,
-    stage: str,
-    tables: Sequence[Tensor | None],
-    origin: str,
-) -> Path:
-    """Where a stage keeps its checkpoints: named after everything that decides its result."""
-    inputs = map(digest, (task.labelled, task.y, task.unlabelled, *tables))
-    origins = [origin] if origin else []
-    name = f"{stage}-{key(task.images.fingerprint, *inputs, method, training, task.seed, *origins):016x}"
-    return workshop.folder / "stages" / name
-
-
-def _finished(
-    task: Task,
-    workshop: Workshop,
-    method: Any,
-    training: Training,
-    network: nn.Module,
-    config: dict[str, Any],
-    stage: str,
-    folder: Path,
-    tables: Mapping[str, Tensor],
-    roles: Mapping[str, nn.Module],
-) -> Fitted:
-    """The trained network: the stage's result where there is one, or else trained now."""
-    if (folder / DONE).exists():
-        network.load_state_dict(checkpoint.read(folder / DONE)["network"])
-        network = network.to(memory_format=torch.channels_last)  # same bits
-    else:
-        network = _run(task, workshop, method, training, network, stage, folder, tables, roles)
-    classifier = Classifier(network, None, config).to(workshop.device)
-
-    def logits(ids: Tensor) -> Tensor:
-        return predict(network, task.images, ids, classifier.spec, device=workshop.device)
-
-    return Fitted(classifier, logits)
-
-
-def started(task: Task, workshop: Workshop, training: Training) -> Callable[[nn.Module], None] | None:
-    """What puts the weights of ``training.init`` into a fresh network; None where that is "random"."""
-    if training.init == "random":
+def started(stage: Stage, workshop: Workshop) -> Callable[[nn.Module], None] | None:
+    """What puts the weights of ``init`` of the stage's training into a fresh network; None where that is "random"."""
+    if stage.training.init == "random":
         return None
 
     def start(network: nn.Module) -> None:
         body: Any = network.body
-        body.load_state_dict(self_supervised(task, workshop, training))
+        body.load_state_dict(self_supervised(stage, workshop))
 
     return start
 
 
-def self_supervised(task: Task, workshop: Workshop, training: Training) -> dict[str, Tensor]:
-    """The body's weights after ``training.init``: a stage on all pictures of the pool, none of them labelled, the same
-    for every fold and for every network of this kind."""
-    method, stage = INITS[training.init], f"init-{training.init}"
+def self_supervised(stage: Stage, workshop: Workshop) -> dict[str, Tensor]:
+    """The body's weights after ``init``: a stage on all pictures of the pool, none of them labelled, the same for every
+    fold and for every network of this kind."""
+    task, training = stage.task, stage.training
+    name = f"init-{training.init}"
+    method: Any = METHODS[INITS[training.init]](alone=True)  # type: ignore[call-arg]
     steps = training.init_steps or training.steps
     alone = Training(
         backbone=training.backbone,
-        seconds=0.0 if steps else workshop.planned(f"seconds of {stage}", lambda: training.seconds),
+        seconds=0.0 if steps else workshop.planned(f"seconds of {name}", lambda: training.seconds),
         steps=steps,
         max_steps=training.max_steps,
         batch=training.batch,
@@ -315,93 +160,51 @@ def self_supervised(task: Task, workshop: Workshop, training: Training) -> dict[
     )
     nobody = torch.empty(0, dtype=torch.int64)
     pool = replace(task, labelled=nobody, y=nobody, unlabelled=task.pool(), held_out=nobody, classes=())
-    network: Any = train_network(pool, workshop, method, alone, stage=stage).classifier.backbone
+    network: Any = train_network(Stage(name, pool, method, alone), workshop).classifier.backbone
     weights: dict[str, Tensor] = network.body.state_dict()
     return weights
 
 
-def _run(
-    task: Task,
-    workshop: Workshop,
-    method: Any,
-    training: Training,
-    network: nn.Module,
-    stage: str,
-    folder: Path,
-    tables: Mapping[str, Tensor],
-    roles: Mapping[str, nn.Module],
-) -> nn.Module:
-    if not getattr(method, "uses_auxiliary", False):  # heads that get no loss take no part
-        for part in getattr(network, "auxiliary_heads", ()):
-            part.requires_grad_(False)
-    models: dict[str, nn.Module] = {"student": network, **roles}
-    models |= extra_roles(method, network, task.n_classes, task.unlabelled)
-    for role, model in models.items():
-        models[role] = model.to(workshop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trained = getattr(method, "trains", ("student",))
-    if training.ema:
-        models["average"] = EMA(network, training.ema)
-    state = State(
-        models=models,
-        optimizers={role: _optimizer(training, models[role]) for role in trained},
-        seed=task.seed,
-        stage=stage,
-        precision=choose_precision(network, workshop),
-    )
-    followers = [role for role, module in models.items() if isinstance(module, EMA)]
-    for role in trained:
-        models[role].train()
-        if training.freeze_norms:
-            freeze_norms(models[role])
-        models[role] = parallel.wrap(models[role])
-        if workshop.compile:
-            models[role] = torch.compile(models[role])  # type: ignore[assignment]
-    mixing = getattr(method, "mixing", None)
-    stream = TrainStream(
-        images=task.images,
-        spec=network.spec,  # type: ignore[arg-type]
-        labelled=task.labelled,
-        y=torch.nn.functional.one_hot(task.y, task.n_classes).float() if mixing else task.y,
-        mixing=mixing,
-        views={name: make_view(kind, task) for name, kind in method.views.items()},
-        batch=training.batch,
-        unlabelled=task.unlabelled,
-        ratio=training.ratio if method.uses_unlabelled else 0,
-        extra=tables,
-        unlabelled_mixing=getattr(method, "taught_mixing", None),
-        pixels=getattr(method, "pixels", ()),
-        seed=task.seed,
-        stage=stage,
-        device=workshop.device,
-    )
-    update = update_of(method, after=[average(role=role) for role in followers])
+def run(stage: Stage, workshop: Workshop, network: Any, folder: Path) -> dict[str, nn.Module]:
+    """Train, from the last checkpoint on where there is one. Gives all roles as they ended, and "result": the network
+    that ships, the student's moving average where there is one."""
+    task, training, method = stage.task, stage.training, stage.method
+    setup = Setup(
+        task.seed, stage.name, choose_precision(network, workshop), training.ema, training.freeze_norms,
+        workshop.compile,
+    )  # fmt: skip
+    of_role = {role: replace(training, **method.optimization.get(role, {})) for role in method.trains}
+    state, update = assemble(
+        method, {"student": network, **stage.roles}, lambda role, model: optimizer_of(of_role[role], model), setup,
+        n_classes=task.n_classes, unlabelled=task.unlabelled,
+    )  # fmt: skip
+    stream = stream_of(stage, workshop, network)
     steps = training.steps or workshop.planned(
-        steps_of(stage),
-        lambda: _affordable(training, seconds_per_step(state, update, stream, at=getattr(method, "wait", 0))),
+        steps_of(stage.name),
+        lambda: affordable(training, seconds_per_step(state, update, stream, at=method.first_whole_step)),
     )
-    state.schedule = schedule.cosine(steps, int(training.warmup * steps))
-    for optimizer in state.optimizers.values():
-        for group in optimizer.param_groups:
-            group["from_step"] = group["rank"] * training.unfreeze_every
-
-    last = folder / "last.safetensors"
+    for role, own in of_role.items():
+        state.schedules[role] = schedule.cosine(steps, int(own.warmup * steps))
+        for group in state.optimizers[role].param_groups:
+            group["from_step"] = group["rank"] * own.unfreeze_every
+    last = folder / LAST
     if last.exists():
         state.load_state_dict(checkpoint.read(last))
 
-    def save(state: State) -> Path:
+    def save(state: TrainingState) -> Path:
         if parallel.is_first():
             checkpoint.write(last, state.state_dict())
         parallel.barrier()
         return last
 
     def log(step: int, scalars: dict[str, float]) -> None:
-        workshop.log(stage, step, scalars)
-        workshop.progress(stage, step, steps)
+        workshop.log(stage.name, step, scalars)
+        workshop.progress(stage.name, step, steps)
 
     fit(
         state,
         update,
-        stream,
+        Ahead(stream) if workshop.device == "cuda" else stream,
         steps=steps,
         log=log,
         log_every=max(1, steps // 50),
@@ -409,16 +212,44 @@ def _run(
         save_every=workshop.save_every,
         names=lambda index: [task.images.names[int(i)] for i in index],
     )
-    averaged = models.get("average")
-    result = averaged.module if isinstance(averaged, EMA) else network
+    roles = {role: parallel.unwrap(model) for role, model in state.models.items()}
+    average = roles.pop("average", None)
+    roles["result"] = average.module if isinstance(average, EMA) else network
     if training.precise_norms and not training.freeze_norms:
         learnt = [task.labelled, task.unlabelled] if method.uses_unlabelled else [task.labelled]
-        find_norms(result, task.images, torch.cat(learnt), workshop.device)
+        find_norms(roles["result"], task.images, torch.cat(learnt), workshop.device)
     if parallel.is_first():
-        checkpoint.write(folder / DONE, {"network": result.state_dict()})
+        kept = {role: model.state_dict() for role, model in roles.items() if role not in stage.roles}
+        checkpoint.write(folder / DONE, kept)
         last.unlink(missing_ok=True)
     parallel.barrier()
-    return result
+    return roles
+
+
+def taken_up(stage: Stage, network: nn.Module, folder: Path, workshop: Workshop) -> dict[str, nn.Module]:
+    """All roles of a finished stage, with the weights that they ended with."""
+    saved, task = checkpoint.read(folder / DONE), stage.task
+    roles = {"result": network, **stage.method.roles(network, task.n_classes, task.unlabelled)}
+    roles["student"] = copy.deepcopy(network)
+    for role, model in roles.items():
+        model.load_state_dict(saved[role])
+        roles[role] = model.to(workshop.device, memory_format=torch.channels_last)
+    return {**roles, **stage.roles}
+
+
+def stream_of(stage: Stage, workshop: Workshop, network: Any) -> TrainStream:
+    """The batches of a stage: its labelled pictures, and for each of them ``ratio`` unlabelled ones."""
+    task, training, method = stage.task, stage.training, stage.method
+    views = {name: make_view(kind, task) for name, kind in method.views.items()}
+    y = torch.nn.functional.one_hot(task.y, task.n_classes).float() if method.mixing else task.y
+    ratio = training.ratio if method.uses_unlabelled else 0
+    sources = semi_supervised(task.labelled, y, views, training.batch, task.unlabelled, ratio, stage.tables)
+    if method.mixing:
+        sources["labelled"] = replace(sources["labelled"], mixing=method.mixing, mixed=("y",))
+    if "unlabelled" in sources:
+        changes = {"mixing": method.taught_mixing, "pixels": method.pixels}
+        sources["unlabelled"] = replace(sources["unlabelled"], **changes)
+    return TrainStream(task.images, network.spec, sources, task.seed, stage.name, workshop.device)
 
 
 def steps_of(stage: str) -> str:
@@ -427,16 +258,7 @@ def steps_of(stage: str) -> str:
     return f"{FOLD_STEPS if slash else STEPS}{name}"
 
 
-def extra_roles(method: Any, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
-    """The modules that a method has beside the student, by role: what it remembers (``memory``), a teacher.
-
-    A method that has any says so by ``roles(network, n_classes, unlabelled)`` (the row numbers of the unlabelled
-    pictures). One that is an ``EMA`` follows the student after each step; the others are the method's own affair.
-    """
-    return method.roles(network, n_classes, unlabelled) if hasattr(method, "roles") else {}
-
-
-def _affordable(training: Training, step_seconds: float) -> int:
+def affordable(training: Training, step_seconds: float) -> int:
     """Steps that fit into the time; every process takes the first one's answer."""
     steps = max(MIN_STEPS, int(training.seconds / parallel.first_says(step_seconds)))
     return min(steps, training.max_steps) if training.max_steps else steps
@@ -460,7 +282,7 @@ def make_view(kind: str, task: Task) -> View:
     return make(kind, flip=task.images.channels == 3)
 
 
-def _optimizer(training: Training, network: nn.Module) -> torch.optim.Optimizer:
+def optimizer_of(training: Training, network: nn.Module) -> torch.optim.Optimizer:
     """Parameter groups from input to head with rates that shrink with depth; none decays on vectors."""
     parameters = []
     for rank, group in enumerate(reversed(layer_groups(network))):  # rank 0 is the head
@@ -469,16 +291,8 @@ def _optimizer(training: Training, network: nn.Module) -> torch.optim.Optimizer:
         vectors = [p for p in group if p.dim() <= 1]
         for members, decay in ((matrices, training.weight_decay), (vectors, 0.0)):
             if members:
-                parameters.append(
-                    {
-                        "params": members,
-                        "lr": lr,
-                        "base_lr": lr,
-                        "weight_decay": decay,
-                        "rank": rank,
-                        "from_step": 0,
-                    }
-                )
+                rates = {"lr": lr, "base_lr": lr, "weight_decay": decay}
+                parameters.append({"params": members, **rates, "rank": rank, "from_step": 0})
     if training.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=training.lr, fused=True)
     return torch.optim.SGD(parameters, lr=training.lr, momentum=0.9, nesterov=True, fused=True)

@@ -36,13 +36,12 @@ from handful.report.record import (
     read,
 )
 from handful.report.record import OwnCurve as CurveOnPage
+from handful.stats.calibration import expected_calibration_error, reliability_bins
 from handful.stats.intervals import (
     accuracy,
     balanced_accuracy,
-    expected_calibration_error,
     macro_f1,
     paired_difference,
-    reliability_bins,
     wilson,
 )
 from handful.study.learning_curve import OwnCurve

@@ -170,7 +170,10 @@ def _title(c: Contender, titles: Mapping[str, str]) -> str:
     """For people: the recipe's title, the features it works on, and the settings that differ."""
     settings = [f"{k} {v}" for k, v in {**c.method, **c.training}.items()]
     about = ", ".join(filter(None, [c.on, *settings]))
-    return titles.get(c.recipe, c.recipe) + (f" ({about})" if about else "")
+    title = titles.get(c.recipe, c.recipe)
+    if not about:
+        return title
+    return f"{title[:-1]}; {about})" if title.endswith(")") else f"{title} ({about})"
 
 
 def _forecast(
@@ -365,14 +368,14 @@ def _headline(c: Comparison) -> list[str]:
         sure = best.gain.low > 0
         if best.gain.value > 0 and best.saved:
             lines.append(
-                f"{n} {word} per class: {best.title} gets {figures.percent(best.accuracy.value)} right; the best "
+                f"{n} {word} per class: {best.title} reaches {figures.percent(best.accuracy.value)}; the best "
                 f"labelled-only recipe, {base.title}, {figures.percent(base.accuracy.value)}. That is worth "
                 f"{worth(best.saved)} labels per class"
                 + ("." if sure else ", but the difference is not certain.")
             )
         else:
             lines.append(
-                f"{n} {word} per class: nothing beats {base.title} ({figures.percent(base.accuracy.value)}), which "
+                f"{n} {word} per class: nothing beats {base.title}, at {figures.percent(base.accuracy.value)}, which "
                 "learns from the labelled pictures alone."
             )
     return lines

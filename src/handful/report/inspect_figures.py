@@ -9,18 +9,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from handful.data.gap import Shift
-from handful.report.figures import (
-    DASHES,
-    WIDTH,
-    _circle,
-    _line,
-    _svg,
-    _text,
-    _ticks,
-    columns,
-    percent,
-    shorten,
-)
+from handful.report import svg
+from handful.report.figures import columns, percent, shorten
+from handful.report.svg import DASHES, WIDTH
 
 FEWEST_BINS, MOST_BINS = 10, 32
 MOST_CLASSES = 30
@@ -47,38 +38,26 @@ def histogram(series: Mapping[str, NDArray[np.float64]], title: str, *, fraction
     }
     top, bottom, left, right = 6, 120, 16, WIDTH - 18
     tallest = max(float(h.max()) for h in heights.values())
-
-    def at(value: float) -> float:
-        return left + (right - left) * (value - low) / (high - low)
-
-    body = [_line(left, bottom, right, bottom, "grid")]
-    for mark in _ticks(low, high):
+    at = svg.scale(low, high, left, right)
+    body = [svg.line(left, bottom, right, bottom, "grid")]
+    for mark in svg.ticks(low, high):
         if low <= mark <= high:
-            body.append(_line(at(mark), bottom, at(mark), bottom + 4, "grid"))
+            body.append(svg.line(at(mark), bottom, at(mark), bottom + 4, "grid"))
             body.append(
-                _text(at(mark), bottom + 16, percent(mark, 0) if fractions else f"{mark:g}", "tick", "middle")
+                svg.text(
+                    at(mark), bottom + 16, percent(mark, 0) if fractions else f"{mark:g}", "tick", "middle"
+                )
             )
     for i, (name, h) in enumerate(heights.items()):
-        steps = [f"{at(edges[0]):.1f},{bottom}"]
-        for k, value in enumerate(h):
-            y = bottom - (bottom - top) * value / tallest
-            steps += [f"{at(edges[k]):.1f},{y:.1f}", f"{at(edges[k + 1]):.1f},{y:.1f}"]
-        steps.append(f"{at(edges[-1]):.1f},{bottom}")
-        body.append(
-            Markup(
-                '<polyline class="c{} curve" points="{}" stroke-dasharray="{}"><title>{}</title></polyline>'
-            ).format(i % 6, " ".join(steps), DASHES[i % 6], name)
-        )
-        y = bottom + 34 + 17 * i
-        body.append(_line(left, y - 4, left + 24, y - 4, f"c{i % 6} curve", dash=DASHES[i % 6]))
+        down = svg.scale(0, tallest, bottom, top)
+        steps = [(x, down(value)) for k, value in enumerate(h) for x in (at(edges[k]), at(edges[k + 1]))]
+        outline = [(at(edges[0]), bottom), *steps, (at(edges[-1]), bottom)]
+        body.append(svg.curve(outline, f"c{i % 6}", DASHES[i % 6], name))
         middle = float(np.median(shown[name]))
-        told = percent(middle) if fractions else f"{middle:.4g}"
-        body.append(
-            _text(
-                left + 30, y, f"{shorten(name, 24)}: median {told} of {len(shown[name]):,}", "name", "start"
-            )
-        )
-    return _svg(bottom + 26 + 17 * len(shown), title, body)
+        median = percent(middle) if fractions else f"{middle:.4g}"
+        words = f"{shorten(name, 24)}: median {median} of {len(shown[name]):,}"
+        body += svg.key(left, bottom + 34 + 17 * i, f"c{i % 6}", DASHES[i % 6], words)
+    return svg.drawing(bottom + 26 + 17 * len(shown), title, body)
 
 
 def strips(series: Mapping[str, NDArray[np.float64]], title: str) -> Markup:
@@ -89,29 +68,26 @@ def strips(series: Mapping[str, NDArray[np.float64]], title: str) -> Markup:
     if not order:
         return Markup("")
     quarters = {c: [float(v) for v in np.quantile(series[c], [0.25, 0.5, 0.75])] for c in order}
-    marks = _ticks(min(q[0] for q in quarters.values()), max(q[2] for q in quarters.values()))
+    marks = svg.ticks(min(q[0] for q in quarters.values()), max(q[2] for q in quarters.values()))
     low, high = marks[0], marks[-1]
     left, right = 14 + 7.2 * max(columns(shorten(c, 17)) for c in order), WIDTH - 14
     bottom = 8 + 20 * len(order)
-
-    def at(value: float) -> float:
-        return left + (right - left) * (value - low) / (high - low)
-
+    at = svg.scale(low, high, left, right)
     body = []
     for mark in marks:
-        body.append(_line(at(mark), 4, at(mark), bottom, "grid"))
-        body.append(_text(at(mark), bottom + 14, percent(mark, 0), "tick", "middle"))
+        body.append(svg.line(at(mark), 4, at(mark), bottom, "grid"))
+        body.append(svg.text(at(mark), bottom + 14, percent(mark, 0), "tick", "middle"))
     for i, name in enumerate(order):
         y = 16 + 20 * i
         first, median, third = quarters[name]
-        body.append(_text(left - 8, y + 4, shorten(name, 17), "name", "end", full=name))
-        body.append(_line(at(first), y, at(third), y, "c0 bar"))
+        body.append(svg.text(left - 8, y + 4, shorten(name, 17), "name", "end", full=name))
+        body.append(svg.line(at(first), y, at(third), y, "c0 bar"))
         body.append(
-            _circle(
+            svg.circle(
                 at(median), y, 4, "c0 dot", f"{name}: median {percent(median)}, {len(series[name])} pictures"
             )
         )
-    return _svg(bottom + 18, title, body)
+    return svg.drawing(bottom + 18, title, body)
 
 
 def shifts(rows: Sequence[Shift], names: tuple[str, str]) -> Markup:
@@ -125,18 +101,18 @@ def shifts(rows: Sequence[Shift], names: tuple[str, str]) -> Markup:
         return left + (right - left) * (min(max(value, -reach), reach) + reach) / (2 * reach)
 
     bottom = top + step * len(rows)
-    body = [_text(left, 12, f"← more in {shorten(names[0], 16)}", "tick", "start")]
-    body.append(_text(right, 12, f"more in {shorten(names[1], 16)} →", "tick", "end"))
+    body = [svg.text(left, 12, f"← more in {shorten(names[0], 16)}", "tick", "start")]
+    body.append(svg.text(right, 12, f"more in {shorten(names[1], 16)} →", "tick", "end"))
     for mark in (-3, -2, -1, 0, 1, 2, 3):
-        body.append(_line(at(mark), top, at(mark), bottom, "grid" if mark else "ideal"))
-        body.append(_text(at(mark), bottom + 14, f"{mark:g}".replace("-", "\u2212"), "tick", "middle"))
+        body.append(svg.line(at(mark), top, at(mark), bottom, "grid" if mark else "ideal"))
+        body.append(svg.text(at(mark), bottom + 14, f"{mark:g}".replace("-", "\u2212"), "tick", "middle"))
     for i, row in enumerate(rows):
         y = top + step * i + 24
         value, low, high = row.effect
         colour = "c1" if abs(value) >= 0.2 and (low > 0 or high < 0) else "c9"
-        body.append(_text(left, y - 9, row.name, "name", "start"))
-        body.append(_line(at(low), y, at(high), y, f"{colour} bar"))
+        body.append(svg.text(left, y - 9, row.name, "name", "start"))
+        body.append(svg.line(at(low), y, at(high), y, f"{colour} bar"))
         body.append(
-            _circle(at(value), y, 5, f"{colour} dot", f"{row.name}: {value:+.2f} standard deviations")
+            svg.circle(at(value), y, 5, f"{colour} dot", f"{row.name}: {value:+.2f} standard deviations")
         )
-    return _svg(bottom + 18, "Shifts between the two sets in standard deviations", body)
+    return svg.drawing(bottom + 18, "Shifts between the two sets in standard deviations", body)

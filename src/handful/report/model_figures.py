@@ -9,7 +9,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from handful.report.figures import DASHES, WIDTH, _box, _circle, _line, _svg, _text, percent, shorten
+from handful.report import svg
+from handful.report.figures import percent, shorten
+from handful.report.svg import DASHES, WIDTH
 
 LOWEST = 1e-20  # smaller norms are drawn here
 
@@ -29,33 +31,20 @@ def norms(series: Mapping[str, Sequence[float]], title: str) -> Markup:
     step = max(1, math.ceil((high - low) / 6))
     left, right, top, bottom = 46, WIDTH - 12, 8, 168
 
-    def at(i: int, n: int, value: float) -> tuple[float, float]:
-        across = i / max(1, n - 1)
-        return left + (right - left) * across, bottom - (bottom - top) * (math.log10(value) - low) / (
-            high - low
-        )
-
-    body = []
-    for power in range(low, high + 1, step):
-        y = at(0, 1, 10.0**power)[1]
-        body.append(_line(left, y, right, y, "grid"))
-        body.append(_text(left - 5, y + 4, power_of_ten(power), "tick", "end"))
-    body.append(_text(left, bottom + 15, "input", "tick", "start"))
-    body.append(_text(right, bottom + 15, "output", "tick", "end"))
+    down = svg.scale(low, high, bottom, top)
+    body = svg.levels(range(low, high + 1, step), down, left, right, lambda power: power_of_ten(int(power)))
+    body.append(svg.text(left, bottom + 15, "input", "tick", "start"))
+    body.append(svg.text(right, bottom + 15, "output", "tick", "end"))
     for i, (name, points) in enumerate(shown.items()):
         n = len(series[name])
-        path = " ".join("{:.1f},{:.1f}".format(*at(k, n, v)) for k, v in points)
+        across = svg.scale(0, max(1, n - 1), left, right)
         body.append(
-            Markup(
-                '<polyline class="c{} curve" points="{}" stroke-dasharray="{}"><title>{}</title></polyline>'
-            ).format(i % 6, path, DASHES[i % 6], name)
+            svg.curve([(across(k), down(math.log10(v))) for k, v in points], f"c{i % 6}", DASHES[i % 6], name)
         )
-        y = bottom + 34 + 17 * i
         lost = n - len(points)
-        told = f"{name}{f' ({lost} not finite or 0)' if lost else ''}"
-        body.append(_line(left, y - 4, left + 24, y - 4, f"c{i % 6} curve", dash=DASHES[i % 6]))
-        body.append(_text(left + 30, y, shorten(told, 42), "name", "start", full=told))
-    return _svg(bottom + 26 + 17 * len(shown), title, body)
+        words = f"{name}{f' ({lost} not finite or 0)' if lost else ''}"
+        body += svg.key(left, bottom + 34 + 17 * i, f"c{i % 6}", DASHES[i % 6], shorten(words, 42), words)
+    return svg.drawing(bottom + 26 + 17 * len(shown), title, body)
 
 
 def power_of_ten(power: int) -> str:
@@ -71,38 +60,37 @@ def bars(series: Mapping[str, Sequence[float]], title: str, under: str) -> Marku
         return Markup("")
     left, right, top, bottom = 46, WIDTH - 8, 8, 140
     wide = (right - left) / n
-    body = []
-    for share in (0.0, tallest / 2, tallest):
-        y = bottom - (bottom - top) * share / tallest
-        body.append(_line(left, y, right, y, "grid"))
-        body.append(_text(left - 5, y + 4, percent(share, 0 if tallest > 0.04 else 1), "tick", "end"))
+    body = svg.levels(
+        (0.0, tallest / 2, tallest),
+        svg.scale(0, tallest, bottom, top),
+        left,
+        right,
+        lambda v: percent(v, 0 if tallest > 0.04 else 1),
+    )
     for i, (name, values) in enumerate(series.items()):
         thin = wide * 0.84 / len(series)
         for k, value in enumerate(values):
             x, height = left + wide * k + wide * 0.08 + thin * i, (bottom - top) * value / tallest
-            body.append(_box(x, bottom - height, thin, height, f"f{i}", f"{name}, {k}: {percent(value)}"))
+            body.append(svg.box(x, bottom - height, thin, height, f"f{i}", f"{name}, {k}: {percent(value)}"))
         y = bottom + 50 + 17 * i
-        body.append(_box(left, y - 10, 20, 10, f"f{i}"))
-        body.append(_text(left + 30, y, name, "name", "start"))
+        body.append(svg.box(left, y - 10, 20, 10, f"f{i}"))
+        body.append(svg.text(left + 30, y, name, "name", "start"))
     every = max(1, math.ceil(n / 14))
     for k in range(0, n, every):
-        body.append(_text(left + wide * (k + 0.5), bottom + 14, str(k), "tick", "middle"))
-    body.append(_text((left + right) / 2, bottom + 30, under, "tick", "middle"))
-    return _svg(bottom + 42 + 17 * len(series), title, body)
+        body.append(svg.text(left + wide * (k + 0.5), bottom + 14, str(k), "tick", "middle"))
+    body.append(svg.text((left + right) / 2, bottom + 30, under, "tick", "middle"))
+    return svg.drawing(bottom + 42 + 17 * len(series), title, body)
 
 
 def accuracies(values: Mapping[str, tuple[float, float | None]], title: str) -> Markup:
     """Shares from 0 to 1 by name, as bars below each other; a tick marks a second share (such as chance)."""
-    body = []
+    body: list[Markup] = []
     for i, (name, (value, mark)) in enumerate(values.items()):
         y = 36 * i
-        body.append(_text(0, y + 14, shorten(name, 40), "name", "start", full=name))
-        body.append(_text(WIDTH - 2, y + 14, percent(value), "value", "end"))
-        body.append(_box(0, y + 20, WIDTH - 2, 8, "cell"))
-        body.append(_box(0, y + 20, (WIDTH - 2) * value, 8, "f0"))
+        body += svg.share_bar(y, shorten(name, 40), percent(value), value, "f0", name)
         if mark is not None:
-            body.append(_circle((WIDTH - 2) * mark, y + 24, 3, "c1 dot", f"{name}: {percent(mark)}"))
-    return _svg(36 * len(values), title, body) if values else Markup("")
+            body.append(svg.circle((WIDTH - 2) * mark, y + 24, 3, "c1 dot", f"{name}: {percent(mark)}"))
+    return svg.drawing(36 * len(values), title, body) if values else Markup("")
 
 
 def heat(values: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -68,7 +68,7 @@ def verdict(s: Summary) -> str:
     measured = [t for t in s.tried if t.chosen or t.cv_accuracy is not None or t.posterior_mean is not None]
     words = [f"Of {len(measured)} recipes tried, {chosen.name} was chosen."]
     if s.asked_for:
-        words = [f"{chosen.name} was asked for."]
+        words = [f"The recipe was asked for by name: {chosen.name}."]
     elif len(measured) == 1:
         words = [f"Only {chosen.name} was tried."]
     if baseline is chosen and len(measured) > 1:
@@ -89,7 +89,7 @@ def _no_help(tried: list[Tried]) -> str:
         return "It learns from the labelled pictures alone."
     best = max(rivals, key=lambda t: t.difference or 0.0)
     return (
-        "It learns from the labelled pictures alone; no other recipe was taken in its place. "
+        "It learns from the labelled pictures alone, and no other recipe was clearly enough better to replace it. "
         f"The nearest rival, {best.name}, differed by {points(best.difference)}{_ends(best)}."
     )
 
@@ -117,7 +117,7 @@ def _gain(chosen: Tried, baseline: Tried | None, s: Summary) -> str:
         return words + " The unlabelled pictures helped."
     if sure and rival is not None:
         return words + (
-            f" How much of this the unlabelled pictures gave is not certain: {rival.name}, without "
+            f" How much of this is due to the unlabelled pictures is not certain: {rival.name}, without "
             f"them, lies {points(rival.difference)} from the baseline{_ends(rival)}."
         )
     return words + " Whether the unlabelled pictures helped is not certain."
@@ -133,14 +133,14 @@ def _without_measurement(chosen: Tried, baseline: Tried, s: Summary) -> str:
         )
         words = (
             f"Its labelled-only baseline, {baseline.name}, was not measured here; going by other data sets the choice "
-            f"is expected {size} {side} it (± {100 * chosen.prior_sd:.1f}, one standard deviation)."
+            f"is expected to lie {size} {side} it (± {100 * chosen.prior_sd:.1f}, one standard deviation)."
         )
     measured = [t for t in s.tried if not t.uses_unlabelled and t.cv_accuracy is not None]
     rival = max(measured, key=lambda t: t.cv_accuracy or 0.0, default=None)
     if rival is not None and chosen.cv_accuracy is not None and chosen.uses_unlabelled:
         words += (
-            f" {_where(s)} it was right on {figures.percent(chosen.cv_accuracy)}; the best without unlabelled "
-            f"pictures, {rival.name}, on {figures.percent(rival.cv_accuracy or 0.0)}."
+            f" {_where(s)} its accuracy is {figures.percent(chosen.cv_accuracy)}; that of the best recipe without "
+            f"unlabelled pictures, {rival.name}, {figures.percent(rival.cv_accuracy or 0.0)}."
         )
     return words.strip()
 
@@ -152,8 +152,8 @@ def _on_the_test_part(chosen: Tried, tried: list[Tried]) -> str:
     if best is None or not chosen.uses_unlabelled:
         return ""
     return (
-        f"After the fact, on the test part: {figures.percent(chosen.test_accuracy or 0.0)}, against "
-        f"{figures.percent(best.test_accuracy or 0.0)} of {best.name}."
+        f"After the fact, on the test part, its accuracy is {figures.percent(chosen.test_accuracy or 0.0)}; that of "
+        f"{best.name} is {figures.percent(best.test_accuracy or 0.0)}."
     )
 
 

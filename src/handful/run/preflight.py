@@ -13,9 +13,9 @@ from handful.data.manifest import Issue, Manifest
 from handful.data.sources import TABLES
 from handful.data.suspects import suspects
 from handful.data.tables import read_table
+from handful.recipes.feature_space import space
 from handful.recipes.table import find, spaces_for
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import space
 from handful.types import UsageError
 
 
@@ -24,7 +24,7 @@ def doubted_labels(task: Task, workshop: Workshop, manifest: Manifest, recipe: s
 
     A network that starts from random weights uses none; those of photographs would cost more than the run.
     """
-    from_scratch = recipe != "auto" and find(recipe).trains and not recipe.startswith("fine-tune")
+    from_scratch = recipe != "auto" and find(recipe).trains and not find(recipe).pretrained
     if from_scratch and task.photographs:
         return []
     rows, y = task.labelled.numpy(), task.y.numpy()

@@ -3,7 +3,7 @@
 Every curve of the ensemble says ``error(n) = a + b · g(n)`` with ``a, b >= 0`` and a falling shape g: a power
 n^-c, an exponential, the shape of Morgan, Mercer and Flodin, or minus log n, on grids of the inner parameters. All
 are among the families reviewed by Viering & Loog, "The shape of learning curves: a review", IEEE TPAMI 45 (2023).
-Legend: S sizes measured, T sizes foretold (labels per class), R draws, K curves, B
+Legend: S sizes measured, T sizes predicted (labels per class), R draws, K curves, B
 resamples. Accuracies are fractions in [0, 1].
 """
 
@@ -96,7 +96,7 @@ def forecast(
     n_test: int = 0,
     level: float = 0.95,
 ) -> Forecast:
-    """Foretell the accuracy at ``ahead`` labels per class from that at ``sizes``.
+    """Predict the accuracy at ``ahead`` labels per class from that at ``sizes``.
 
     Each curve is fitted by weighted least squares to the mean errors; curves are averaged with weights
     exp(-chi² / 2), each family starting with the same share. Resampling (draws, jointly over sizes; or the
@@ -108,7 +108,7 @@ def forecast(
         sizes: ascending labels per class [S], at least 3.
         accuracies: [S, R] over draws, NaN where missing, or [S]: one curve, such as cross-validation on
             a user's own few labels.
-        ahead: labels per class to foretell; by default multiples of the largest size.
+        ahead: labels per class to predict; by default multiples of the largest size.
         n_test: pictures that each figure was measured on; needed for one curve alone.
 
     Raises:
@@ -124,11 +124,11 @@ def forecast(
     means, error = _summary(x, n_test)
     resampled = _resample(x, means, error)  # [B, S]; the first row is the measured means
     points = np.concatenate([n, np.asarray(ahead, dtype=np.float64)])
-    told, weights = _fit(n, 1 - resampled, error, points)  # errors [B, K, S + T], weights [B, K]
-    told = np.clip(1 - told, 0, 1)[:, :, len(n) - 1 :]  # accuracy at the last size and ahead of it
+    predicted, weights = _fit(n, 1 - resampled, error, points)  # errors [B, K, S + T], weights [B, K]
+    predicted = np.clip(1 - predicted, 0, 1)[:, :, len(n) - 1 :]  # accuracy at the last size and ahead of it
 
-    accuracy, spread = _mixture(told, weights)
-    gain, gain_spread = _mixture(told[:, :, 1:] - told[:, :, :1], weights)
+    accuracy, spread = _mixture(predicted, weights)
+    gain, gain_spread = _mixture(predicted[:, :, 1:] - predicted[:, :, :1], weights)
     doublings = np.log2(np.asarray(ahead) / n[-1])
     z = float(ndtri(0.5 + level / 2))
     half = z * np.sqrt((SHARE * spread[1:]) ** 2 + (BASE + DRIFT * doublings) ** 2)
@@ -187,10 +187,10 @@ def _fit(n: Array, errors: Array, spread: Array, points: Array) -> tuple[Array, 
     return a[..., None] + b[..., None] * ahead, weights / weights.sum(axis=1, keepdims=True)
 
 
-def _mixture(told: Array, weights: Array) -> tuple[Array, Array]:
+def _mixture(predicted: Array, weights: Array) -> tuple[Array, Array]:
     """Mean over curves of the measured row, and the standard deviation over curves and resamples."""
-    mean = np.einsum("bk,bkp->bp", weights, told)
-    within = np.einsum("bk,bkp->bp", weights, (told - mean[:, None]) ** 2).mean(axis=0)
+    mean = np.einsum("bk,bkp->bp", weights, predicted)
+    within = np.einsum("bk,bkp->bp", weights, (predicted - mean[:, None]) ** 2).mean(axis=0)
     return mean[0], np.sqrt(within + mean.var(axis=0))
 
 

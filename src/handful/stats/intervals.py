@@ -1,6 +1,5 @@
-"""Intervals and calibration figures: what an honest report needs from statistics.
+"""Accuracies and means with their intervals.
 
-Numbers in, numbers out, nothing from the rest of the package but numpy and scipy.special.
 Legend: n pictures, R repeats (of a cross-validation, or seeds). Accuracies are fractions in [0, 1].
 """
 
@@ -24,14 +23,6 @@ class Estimate(NamedTuple):
     def interval(self) -> tuple[float, float]:
         """The two ends alone."""
         return self.low, self.high
-
-
-class Bin(NamedTuple):
-    """The predictions whose confidence fell into one bin: mean confidence, accuracy, how many."""
-
-    confidence: float
-    accuracy: float
-    n: int
 
 
 def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -134,42 +125,6 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
         return Estimate(mean, float("nan"), float("nan"))
     half = float(stdtrit(len(x) - 1, 0.5 + level / 2)) * float(x.std(ddof=1)) / len(x) ** 0.5
     return Estimate(mean, mean - half, mean + half)
-
-
-def reliability_bins(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> list[Bin]:
-    """Predictions grouped by confidence into ``bins`` equal steps of (0, 1]; empty bins are left out.
-
-    ``confidence`` [n] is the probability of the predicted class, ``correct`` [n] is 0/1. Guo et al., "On
-    calibration of modern neural networks", ICML 2017, section 2 (bin m is ((m - 1) / M, m / M]).
-
-    Raises ValueError where the lengths differ, a confidence lies outside [0, 1], or bins < 1.
-    """
-    p = np.asarray(confidence, dtype=np.float64)
-    right = np.asarray(correct, dtype=np.float64)
-    if p.ndim != 1 or p.shape != right.shape:
-        raise ValueError(
-            f"confidence and correct must be equally long vectors, got {p.shape} and {right.shape}"
-        )
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
-    if not np.all((p >= 0) & (p <= 1 + 1e-6)):
-        raise ValueError("a confidence lies outside [0, 1]")
-    number = np.clip(np.ceil(p * bins).astype(int) - 1, 0, bins - 1)
-    groups = (number == m for m in range(bins))
-    return [Bin(float(p[g].mean()), float(right[g].mean()), int(g.sum())) for g in groups if g.any()]
-
-
-def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> float:
-    """Mean distance between confidence and accuracy over the bins, weighted by their size.
-
-    Guo et al. 2017, equation 3: sum over m of |B_m| / n · |acc(B_m) - conf(B_m)|. In [0, 1]; 0 is perfect.
-    NaN without predictions. With few pictures it is biased upwards: a perfect model does not reach 0.
-
-    Raises ValueError as :func:`reliability_bins`.
-    """
-    groups = reliability_bins(confidence, correct, bins)
-    n = sum(g.n for g in groups)
-    return sum(g.n * abs(g.accuracy - g.confidence) for g in groups) / n if n else float("nan")
 
 
 def _per_picture(correct: ArrayLike) -> NDArray[np.float64]:

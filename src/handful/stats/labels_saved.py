@@ -74,7 +74,7 @@ def labels_saved(
     raw = _mean(curve)
     mean = np.maximum.accumulate(raw)
     curve = curve + (mean - raw)[:, None]  # a dip is levelled in every draw alike
-    return [_one(i, sizes_, where, names, curve, mean, method[i], level) for i in range(len(sizes_))]
+    return [_at_size(i, sizes_, where, names, curve, mean, method[i], level) for i in range(len(sizes_))]
 
 
 def best_curve(baselines: Mapping[str, NDArray[np.float64]]) -> tuple[list[str], NDArray[np.float64]]:
@@ -91,7 +91,7 @@ def best_curve(baselines: Mapping[str, NDArray[np.float64]]) -> tuple[list[str],
     return [order[b] for b in best], np.stack([baselines[order[b]][s] for s, b in enumerate(best)])
 
 
-def _one(
+def _at_size(
     i: int,
     sizes: list[int],
     where: NDArray[np.float64],

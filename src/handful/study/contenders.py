@@ -132,7 +132,7 @@ def line_up(contenders: Sequence[Contender], source: Source) -> list[Contender]:
         for name in filter(None, (*CHEAP_BASELINES, twin)):
             training = {k: v for k, v in c.training.items() if k not in ("init", "init_steps", "start")}
             training = training if find(name).trains else {}
-            here = usual_space(name, some) if name == "supervised" else on  # which looks at pixels alone
+            here = "pixels" if find(name).on == "pixels" else on  # which looks at nothing else
             method = c.method if name == c.recipe else {}
             add(Contender(name, here, method, training, c.seconds))
     order = {name: i for i, name in enumerate([*RECIPES, "auto"])}

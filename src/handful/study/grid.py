@@ -33,7 +33,8 @@ from handful.randomness import key
 from handful.recipes.table import find, fit_candidate
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import STEPS
-from handful.stats.intervals import balanced_accuracy, expected_calibration_error, macro_f1
+from handful.stats.calibration import expected_calibration_error
+from handful.stats.intervals import balanced_accuracy, macro_f1
 from handful.study.contenders import Contender
 from handful.study.draws import Source
 from handful.types import HandfulError, Interrupted, UsageError

@@ -9,7 +9,7 @@ Legend: N points, B of a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -17,31 +17,16 @@ from torch import Tensor, nn
 
 from handful.augment.views import View
 from handful.data.images import from_array
-from handful.data.stream import TrainStream
+from handful.data.stream import Source, TrainStream, semi_supervised
+from handful.engine.assemble import Setup, assemble
 from handful.engine.fit import fit
-from handful.engine.state import State
-from handful.engine.update import average, update_of
 from handful.inference.logits import evaluating
-from handful.methods.self_supervised import SelfSupervised
-from handful.methods.table import METHODS
-from handful.models.ema import EMA
+from handful.methods.table import METHODS, REGISTRY
 from handful.models.small import Net
 from handful.randomness import key, permutation, uniform
-from handful.recipes.train import extra_roles
 from handful.types import InputSpec, UsageError
 
 WEAK, STRONG = 0.05, 0.2  # standard deviation of a view's noise; the moons' radius is 1
-# Where the table's defaults, made for pictures and many steps, leave a method idle here.
-OPTIONS: dict[str, dict[str, Any]] = {
-    "pseudo-label": {"ramp_steps": 200},
-    "meta-pseudo-labels": {
-        "uda_weight": 1.0,
-        "ramp_steps": 200,
-        "threshold": 0.0,
-        "smoothing": 0.0,
-        "tune_steps": 0,
-    },
-}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "meta-pseudo-labels, exact": ("meta-pseudo-labels", {"labels": "soft"}),
     "meta-pseudo-labels, no feedback": ("meta-pseudo-labels", {"feedback_weight": 0.0}),
@@ -118,21 +103,22 @@ class PointStream(TrainStream):
 
     points: Tensor = field(default_factory=lambda: torch.empty(0, 2))
 
-    def _seen(self, name: str, rows: Tensor, size: int, step: int, places: Tensor) -> Tensor:
-        view = self.views[name]
-        u = uniform((size, view.n_draws), self.seed, self.stage, "view", name, step)[places]
+    def _seen(self, source: Source, name: str, rows: Tensor, step: int, places: Tensor) -> Tensor:
+        view = source.views[name]
+        u = uniform((source.batch, view.n_draws), self.seed, self.stage, "view", name, step)[places]
         return view(self.points[rows][:, :, None, None], u)
 
     def _input(self, x: Tensor) -> Tensor:
         return x
 
 
-def entries() -> dict[str, tuple[str, dict[str, Any]]]:
-    """What is compared, by name: each method of the table that needs no stored teacher, and some with other options.
-    The self-supervised ones cut pictures up, and a point has no parts."""
-    fit = {n: k for n, k in METHODS.items() if not k.needs_teacher and not issubclass(k, SelfSupervised)}
-    table = {name: (name, OPTIONS.get(name, {})) for name in fit}
-    return table | {name: (method, OPTIONS[method] | changes) for name, (method, changes) in VARIANTS.items()}
+def entries() -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """What is compared, by name: each method of the registry that can be shown so, and some with other options."""
+    known = {name: row.moons for name, row in REGISTRY.items() if row.moons is not None}
+    table = {name: (name, options) for name, options in known.items()}
+    return table | {
+        name: (method, {**known[method], **changes}) for name, (method, changes) in VARIANTS.items()
+    }
 
 
 def draw(moons: Moons, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,36 +159,26 @@ def play(
     if moons.points < 4 * moons.labels:
         raise UsageError(f"{moons.points} points are too few for {moons.labels} labels a moon")
     kind, options = known[name]
-    method: Any = METHODS[kind](**options)
-    if "view" in method.__dataclass_fields__:  # the labelled points are shown as they are, to all alike
-        method = replace(method, view="plain")
+    kind_of = METHODS[kind]
+    plain = {"view": "plain"} if "view" in {f.name for f in fields(kind_of)} else {}
+    method = kind_of(**{**options, **plain})  # the labelled points are shown as they are, to all alike
     points, y, labelled = draw(moons, seed)
     rest = torch.ones(moons.points, dtype=torch.bool).index_fill(0, labelled, False).nonzero()[:, 0]
 
     network = perceptron(moons, seed)
-    models: dict[str, nn.Module] = {"student": network}
-    models |= extra_roles(method, network, 2, rest)
-    optimizers: dict[str, torch.optim.Optimizer] = {}
-    for role in getattr(method, "trains", ("student",)):
-        group = {"params": list(models[role].train().parameters()), "base_lr": moons.lr}
-        nesterov = moons.momentum > 0
-        optimizers[role] = torch.optim.SGD([group], moons.lr, moons.momentum, nesterov=nesterov, foreach=True)
-    stream = PointStream(
-        images=from_array(torch.zeros(1, 8, 8, dtype=torch.uint8).numpy()),
-        spec=network.spec,
-        labelled=labelled,
-        y=y[labelled],
-        views={word: VIEWS[view] for word, view in method.views.items()},
-        batch=2 * moons.labels,
-        unlabelled=rest,
-        ratio=moons.ratio if method.uses_unlabelled else 0,
-        seed=seed,
-        stage="moons",
-        points=points,
+
+    def sgd(role: str, model: nn.Module) -> torch.optim.SGD:
+        group = {"params": list(model.parameters()), "base_lr": moons.lr}
+        return torch.optim.SGD([group], moons.lr, moons.momentum, nesterov=moons.momentum > 0, foreach=True)
+
+    state, update = assemble(
+        method, {"student": network}, sgd, Setup(seed, "moons"), n_classes=2, unlabelled=rest
     )
-    followers = [role for role, module in models.items() if isinstance(module, EMA)]
-    update = update_of(method, after=[average(role=role) for role in followers])
-    state = State(models, optimizers, seed=seed, stage="moons")
+    views = {word: VIEWS[view] for word, view in method.views.items()}
+    ratio = moons.ratio if method.uses_unlabelled else 0
+    sources = semi_supervised(labelled, y[labelled], views, 2 * moons.labels, rest, ratio)
+    nothing = from_array(torch.zeros(1, 8, 8, dtype=torch.uint8).numpy())
+    stream = PointStream(nothing, network.spec, sources, seed, "moons", points=points)
     fit(state, update, stream, steps=moons.steps, log=lambda step, _: progress(step), log_every=100)
 
     box = (-2.4, -1.5, 2.4, 1.5)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from handful.choose.auto import Outcome
+from handful.recipes.label_propagation import teacher_for, teacher_targets
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import teacher_for, teacher_targets
 
 BY_TEACHER = "Label propagation gave them."
 BY_CHAIN = "The network of each round gives them to the next one; what the last one says, nobody learned."
@@ -46,7 +46,7 @@ def pseudo_labels(task: Task, workshop: Workshop, outcome: Outcome) -> PseudoLab
     trial = outcome.trials[outcome.chosen]
     if not trial.recipe.uses_unlabelled or not len(task.unlabelled):
         return None
-    threshold = float(getattr(trial.method or trial.recipe.make(), "threshold", 0.0))
+    threshold = (trial.method or trial.recipe.make()).least_confidence
     if not trial.recipe.taught:
         checked = None if trial.logits is None else (trial.logits / outcome.temperature).softmax(1)
         p = outcome.probabilities(task.unlabelled)

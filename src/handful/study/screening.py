@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from handful.choose.auto import Outcome
 from handful.data.manifest import Issue
 from handful.randomness import permutation
+from handful.recipes.feature_space import GRAPH_LIMIT, Space
 from handful.recipes.table import spaces_for
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import GRAPH_LIMIT, Space
 
 NEIGHBOURS = 10  # pictures of the pool over which likeness is averaged
 APART = 2.3  # between the means of two kinds of pictures, in sums of their standard deviations
@@ -123,25 +123,27 @@ def likeness(
     return own[some[near]].mean(1)
 
 
-def lower_kind(values: Tensor, iterations: int = 200) -> Tensor:
+def lower_kind(values: Tensor) -> Tensor:
     """bool [m]: members of the lower of two kinds, where there are two: a mixture of two normal distributions by
     expectation maximisation, with means at least ``APART`` times the sum of their standard deviations apart; all
     False where they are nearer, or the lower kind is more than ``MOST`` of all."""
-    x = values.double()
+    from sklearn.mixture import GaussianMixture
+
+    x = values.double().unsqueeze(1)
     if len(x) < 2:
         return torch.zeros(len(x), dtype=torch.bool)
-    mean = torch.stack([x.quantile(0.05), x.quantile(0.6)])
-    deviation = (x.std() / 2).expand(2)
-    share = x.new_tensor([0.1, 0.9])
-    for _ in range(iterations):
-        log_p = share.log() - deviation.log() - ((x.unsqueeze(1) - mean) / deviation).square() / 2
-        p = log_p.softmax(1)  # [m, 2]
-        count = p.sum(0).clamp_min(1e-9)
-        mean = (p * x.unsqueeze(1)).sum(0) / count
-        deviation = ((p * (x.unsqueeze(1) - mean).square()).sum(0) / count).sqrt().clamp_min(1e-4)
-        share = count / count.sum()
-    found = (p[:, 0] > 0.5) & (x < mean[1])
-    two = mean[1] - mean[0] > APART * deviation.sum() and found.double().mean() <= MOST
+    start = {
+        "weights_init": [0.1, 0.9],
+        "means_init": x.quantile(x.new_tensor([0.05, 0.6]), 0).numpy(),
+        "precisions_init": [4 / max(float(x.var()), 1e-8)] * 2,
+    }
+    mixture = GaussianMixture(
+        2, covariance_type="spherical", reg_covar=1e-8, tol=1e-6, max_iter=5000, **start
+    )
+    lower = torch.from_numpy(mixture.fit(x.numpy()).predict_proba(x.numpy())[:, 0] > 0.5)
+    low, high = mixture.means_.ravel()
+    found = lower & (x[:, 0] < high)
+    two = high - low > APART * (mixture.covariances_**0.5).sum() and found.double().mean() <= MOST
     return found if two else torch.zeros_like(found)
 
 

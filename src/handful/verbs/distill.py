@@ -31,16 +31,16 @@ from handful.files import write_atomic
 from handful.inference.costs import Cost, costs
 from handful.inference.model_file import Saved
 from handful.inference.teachers import Onnx, Teacher, agreed_classes, in_order, read_teacher, reordered
-from handful.losses.classify import fit_temperature
 from handful.methods.distillation import Distillation
 from handful.methods.supervised import Supervised
 from handful.models.teacher import Teachers, mean_of_logs
 from handful.randomness import key, permutation
 from handful.recipes.distill import Lessons, ask, distilled, labels_alone
+from handful.recipes.stage import Stage
 from handful.recipes.table import Recipe, changed
 from handful.recipes.task import Fitted, Task, Validation, Workshop
-from handful.recipes.train import Training, digest, small_training
-from handful.recipes.transfer import tuning
+from handful.recipes.train import digest
+from handful.recipes.training import Training, usual_training
 from handful.report.build import Words
 from handful.report.record import Recorder
 from handful.run.file import Run, RunBook, resolved
@@ -48,6 +48,7 @@ from handful.run.ground import Teller, census, downloads, slug
 from handful.run.opening import open_book, open_pictures, open_workshop
 from handful.run.preflight import check_outside
 from handful.run.results import write_results
+from handful.stats.calibration import fit_temperature
 from handful.stats.intervals import accuracy, paired_difference
 from handful.types import UsageError
 from handful.verbs.distill_table import TOGETHER, Figures, Row, as_section, read_figures, sentence
@@ -157,14 +158,12 @@ def distill(
         with Recorder(book.folder / "metrics.jsonl") as recorder:
             workshop = open_workshop(book, told, recorder, save_every=options.save_every)
             lessons = _lessons(known, classes, manifest, images, parts.asked(), options.method, workshop)
-            training = student_training(parts.task, options)
-            student = distilled(parts.task, workshop, lessons, options.method, training, stage=DISTILLED)
+            stage = Stage(DISTILLED, parts.task, options.method, student_training(parts.task, options))
+            student = distilled(stage, lessons, workshop)
             twin = None
             if len(parts.task.labelled):
                 told.tell(f"training the same {options.student} on the labels alone")
-                twin = labels_alone(
-                    parts.task, workshop, options.method, training, like=DISTILLED, stage=ALONE
-                )
+                twin = labels_alone(stage, workshop, name=ALONE)
         outcome = _outcome(student, twin, parts, options)
         told.tell("measuring sizes and speed")
         figures = _measured(known, lessons, outcome, twin, parts, torch.from_numpy(manifest.labels), told)
@@ -264,8 +263,7 @@ def fitting(options: DistillOptions, manifest: Manifest) -> DistillOptions:
 
 def student_training(task: Task, options: DistillOptions) -> Training:
     """How the student is trained: small networks from random weights, others as fine-tuning does."""
-    name = options.student
-    usual = tuning(name) if name == "lite0" or ":" in name else small_training(task, backbone=name)
+    usual = usual_training(task, options.student)
     return changed(replace(usual, max_steps=0, seconds=options.seconds * SHARE), options.training, "training")
 
 
@@ -373,11 +371,17 @@ def _lessons(
 
 def _outcome(student: Fitted, twin: Fitted | None, parts: Parts, options: DistillOptions) -> Outcome:
     """The student as what a run ships; where there are validation pictures they set its temperature."""
-    recipe = Recipe("distilled network", True, True, distilled, Distillation)
+    recipe = Recipe("distilled network", "", distilled, Distillation)  # type: ignore[arg-type]
     trial = Trial(DISTILLED, options.student, recipe)
     outcome = Outcome(student, f"{DISTILLED}@{options.student}", {f"{DISTILLED}@{options.student}": trial})
     if twin:
-        plain = Recipe("the same network on the labels alone", False, True, labels_alone, Supervised)
+        plain = Recipe(
+            "the same network on the labels alone",
+            "",
+            labels_alone,  # type: ignore[arg-type]
+            Supervised,
+            uses_unlabelled=False,
+        )
         outcome.twin = f"{ALONE}@{options.student}"
         outcome.trials[outcome.twin] = Trial(ALONE, options.student, plain)
     if parts.validation:

@@ -16,13 +16,8 @@ import numpy as np
 from handful.data.manifest import LABELLED, TEST, VALIDATION, Manifest
 from handful.inference.classify import classify
 from handful.inference.model_file import load_model
-from handful.stats.intervals import (
-    accuracy,
-    balanced_accuracy,
-    expected_calibration_error,
-    macro_f1,
-    reliability_bins,
-)
+from handful.stats.calibration import expected_calibration_error, reliability_bins
+from handful.stats.intervals import accuracy, balanced_accuracy, macro_f1
 from handful.types import UsageError
 
 PARTS = {TEST: "the test part", VALIDATION: "the validation part", LABELLED: "the labelled pictures"}

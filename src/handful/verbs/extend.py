@@ -37,6 +37,7 @@ from handful.recipes.extend import (
     further,
     read,
 )
+from handful.recipes.stage import Stage
 from handful.recipes.table import Recipe, changed
 from handful.recipes.task import Task, Validation, Workshop
 from handful.report.build import Words
@@ -159,7 +160,7 @@ def extend(
             if not old.trains and (unused := _unused(options)):
                 told.tell(f"a head on frozen features gets new rows, and nothing trains: no use for {unused}")
             done = add_classes(
-                old, task, workshop, method, training,
+                old, Stage("", task, method, training), workshop,
                 validation=validation, seconds=options.seconds, started=begin,
             )  # fmt: skip
         told.tell("measuring old and new classes")
@@ -366,7 +367,14 @@ def _write(
     n_old = old.n_classes
     trials = {}
     for way, attempt in done.attempts.items():
-        recipe = Recipe(TITLES[way], False, old.trains, extended, LearningWithoutForgetting)
+        recipe = Recipe(
+            TITLES[way],
+            "",
+            extended,  # type: ignore[arg-type]
+            LearningWithoutForgetting,
+            uses_unlabelled=False,
+            trains=old.trains,
+        )
         trial = Trial(way, str(old.classifier.backbone_config["name"]), recipe, seconds=attempt.seconds)
         if attempt.held_out is not None:
             trial.logits, trial.truth = attempt.held_out, done.truth

@@ -18,7 +18,7 @@ from handful.data.audit import in_order
 from handful.data.manifest import Manifest, printable
 from handful.data.sources import read_data
 from handful.engine.interrupt import listening
-from handful.inference.features import BACKENDS
+from handful.inference.backends import BACKENDS
 from handful.randomness import key
 from handful.recipes.candidate import Candidate
 from handful.recipes.table import asked

@@ -24,9 +24,9 @@ from handful.data.sources import read_data
 from handful.data.suspects import suspects
 from handful.files import write_atomic
 from handful.randomness import key, permutation
+from handful.recipes.feature_space import space
 from handful.recipes.table import spaces_for
 from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import space
 from handful.report.inspect import Look, Side, render
 from handful.run.preflight import check_no_run
 from handful.types import Interrupted, UsageError
@@ -195,14 +195,13 @@ def _common(images: Images, rows: NDArray[np.int64], side: int, channels: int) -
 
 def _deep(images: Images, cache: Path, progress: Progress) -> Tensor:
     """Features of the packaged pretrained network, float32 [n, 1280]."""
-    from handful.inference.features import cached_features
+    from handful.inference.features import extract
     from handful.models.backbones import create
 
-    return cached_features(
-        "lite0",
+    return extract(
         create("lite0", n_classes=0, pretrained=True, size=PHOTO_INPUT),
         images,
-        fingerprint=images.fingerprint,
+        key=f"lite0 {images.fingerprint}",
         cache=cache / "features",
         progress=lambda d, t: progress("features (lite0)", d, t),
     ).values

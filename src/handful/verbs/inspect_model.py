@@ -29,7 +29,7 @@ from handful.methods.probe import LogisticRegression
 from handful.models.backbones import create, find
 from handful.models.count import activation_bytes, count, layers
 from handful.models.heads import LinearHead
-from handful.models.maps import activation_maps, last_map, outputs, pooled, stages, units
+from handful.models.maps import activation_maps, building_blocks, last_map, outputs, pooled, stages
 from handful.models.modes import evaluation
 from handful.models.paths import gradient_norms, n_joins, paths, train_a_little, without_norms
 from handful.models.receptive import Field, effective, fields, places
@@ -231,12 +231,10 @@ def steps_told(teller: Teller, n: int) -> Callable[[str], None]:
     return lambda what: teller.progress(what, next(done), n)
 
 
-def blocks_of(
-    net: nn.Module, shape: Sequence[int], rows: Sequence[Row], known: dict[str, Field]
-) -> list[Row]:
+def blocks_of(net: Net, shape: Sequence[int], rows: Sequence[Row], known: dict[str, Field]) -> list[Row]:
     """The building blocks, each with the sums of its layers."""
     named, blocks = dict(net.named_modules()), []
-    for name, out in units(net, shape).items():
+    for name, out in building_blocks(net, shape).items():
         inner = [r for r in rows if r.name == name or r.name.startswith(f"{name}.")]
         total = type(rows[0].counted)(
             sum(r.counted.parameters for r in inner), sum(r.counted.flops for r in inner)
@@ -246,9 +244,9 @@ def blocks_of(
     return blocks
 
 
-def sights(net: nn.Module, shape: tuple[int, int, int], known: dict[str, Field]) -> list[Effective]:
+def sights(net: Net, shape: tuple[int, int, int], known: dict[str, Field]) -> list[Effective]:
     """Effective receptive fields of up to ``FIELDS`` layers that give a map."""
-    shapes = units(net, shape)
+    shapes = building_blocks(net, shape)
     maps = [
         n
         for n in stages(net, shape)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,38 +14,19 @@ from torch import Tensor, nn
 from handful import parallel
 from handful.data.order import positions
 from handful.engine import schedule
+from handful.engine.assemble import Setup, assemble
 from handful.engine.fit import fit
-from handful.engine.state import State
-from handful.engine.update import average, update_of
-from handful.methods.meta_pseudo_labels import MetaPseudoLabels
-from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.supervised import Supervised
 from handful.models.ema import EMA
 from handful.models.heads import LinearHead
 from handful.randomness import key, uniform
-from handful.recipes.matching import KINDS, Kind
-from handful.recipes.self_training import META, substage
-from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import extra_roles
-from handful.recipes.transfer import fitted_head, propagated_head, space
+from handful.recipes.feature_space import fitted_head, space
+from handful.recipes.label_propagation import propagated_head
+from handful.recipes.stage import Stage
+from handful.recipes.task import Fitted, Workshop
 from handful.types import Batch, Output
 
-STEPS, BATCH, RATIO, RATE, DECAY = 400, 32, 7, 0.3, 1e-4
-OWN: dict[str, dict[str, Any]] = {  # in which a recipe on features differs from the method's class
-    "vat": {"radius": 0.003, "probe": 0.0003},  # the entries of a row of 1280 have a root mean square of 0.03
-    "pi-model": {"weight": 1.0},
-    "mean-teacher": {"weight": 10.0},
-    "mixmatch": {"ramp_steps": 200},
-    "uda": {"align": True},
-    "fixmatch": {"threshold": 0.8, "align": True},
-}
-ON_FEATURES: dict[str, Kind] = {
-    "pseudo-label": Kind(PseudoLabel, "its own pseudo-labels", {"threshold": 0.95}),
-    **{name: Kind(kind.method, kind.title, OWN.get(name, {})) for name, kind in KINDS.items()},
-    "mpl": Kind(
-        MetaPseudoLabels, "Meta Pseudo Labels", {**META, "uda_weight": 0.0, "smoothing": 0.0, "tune_lr": 0.1}
-    ),
-}
+STEPS, BATCH, RATIO, RATE, DECAY, AVERAGE = 400, 32, 7, 0.3, 1e-4, 0.99
 
 
 class HeadAlone(nn.Module):
@@ -113,57 +93,39 @@ class FeatureStream:
         return x * (u >= self.drop) / (1 - self.drop)
 
 
-def on_features(
-    name: str,
-    task: Task,
-    workshop: Workshop,
-    *,
-    on: str,
-    method: Any = None,
-    stage: str = "",
-    **_: object,
-) -> Fitted:
+def on_features(stage: Stage, workshop: Workshop) -> Fitted:
     """The linear head of label propagation goes on by a method, under dropout of the features.
 
     A few hundred steps of a single layer: no checkpoints, the whole takes seconds.
     """
-    method, stage = (
-        method or ON_FEATURES[name].method(**ON_FEATURES[name].defaults),
-        stage or f"{name}-features",
-    )
-    features = space(task, workshop, on)
-    begun = propagated_head(task, workshop, on=on)
-    head = LinearHead(features.table.shape[1], task.n_classes)
+    features = space(stage.task, workshop, stage.on)
+    begun = propagated_head(stage.task, workshop, on=stage.on)
+    head = LinearHead(features.table.shape[1], stage.task.n_classes)
     head.load_state_dict(begun.state_dict())
-    kept = _learnt(HeadAlone(head), method, features.table, task, STEPS, RATE, stage)
-    if steps := getattr(method, "tune_steps", 0):  # the student of Meta Pseudo Labels has seen no label yet
-        kept = _learnt(
-            kept, Supervised(), features.table, task, steps, method.tune_lr, substage(stage, "tuned")
-        )
+    kept = learnt(HeadAlone(head), stage, features.table, STEPS, RATE)
+    steps, rate = stage.method.fine_tuning
+    if steps:  # the student of Meta Pseudo Labels has seen no label yet
+        kept = learnt(kept, stage.part("tuned", method=Supervised()), features.table, steps, rate)
     return fitted_head(features, kept.head)
 
 
-def _learnt(
-    network: HeadAlone, method: Any, table: Tensor, task: Task, steps: int, rate: float, stage: str
-) -> HeadAlone:
-    """The moving average of a head's weights over some steps of a method."""
-    models: dict[str, nn.Module] = {"student": network.requires_grad_()}
-    models |= extra_roles(method, network, task.n_classes, task.unlabelled)
-    models["average"] = kept = EMA(network, 0.99)
-    followers = [role for role, model in models.items() if isinstance(model, EMA)]
-    trained = getattr(method, "trains", ("student",))
-    models |= {role: parallel.wrap(models[role]) for role in trained}
-    optimizers: dict[str, torch.optim.Optimizer] = {role: _sgd(models[role], rate) for role in trained}
-    state = State(models, optimizers, schedule.cosine(steps), seed=task.seed, stage=stage)
+def learnt(network: HeadAlone, stage: Stage, table: Tensor, steps: int, rate: float) -> HeadAlone:
+    """The moving average of a head's weights over some steps of the stage's method on a feature table [N, D]."""
+    task, method = stage.task, stage.method
+
+    def sgd(role: str, model: nn.Module) -> torch.optim.SGD:
+        groups = [{"params": list(model.parameters()), "lr": rate, "base_lr": rate}]
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, weight_decay=DECAY)
+
+    state, update = assemble(
+        method, {"student": network.requires_grad_()}, sgd, Setup(task.seed, stage.name, average=AVERAGE),
+        n_classes=task.n_classes, unlabelled=task.unlabelled,
+    )  # fmt: skip
+    state.schedules = dict.fromkeys(method.trains, schedule.cosine(steps))
     stream = FeatureStream(
-        table, task.labelled, task.y, task.unlabelled, tuple(method.views), seed=task.seed, stage=stage
+        table, task.labelled, task.y, task.unlabelled, tuple(method.views), seed=task.seed, stage=stage.name
     )
-    fit(state, update_of(method, after=[average(role=role) for role in followers]), stream, steps=steps)
-    learnt = kept.module
-    assert isinstance(learnt, HeadAlone)
-    return learnt
-
-
-def _sgd(module: nn.Module, rate: float) -> torch.optim.SGD:
-    groups = [{"params": list(module.parameters()), "lr": rate, "base_lr": rate}]
-    return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, weight_decay=DECAY)
+    fit(state, update, stream, steps=steps)
+    average = state.models["average"]
+    assert isinstance(average, EMA) and isinstance(average.module, HeadAlone)
+    return average.module

@@ -15,16 +15,15 @@ import handful.recipes.train as train
 from handful.choose.auto import Outcome, Trial, choose, twin_of
 from handful.choose.prior import PriorTable
 from handful.data.images import from_array
-from handful.engine.state import State
+from handful.engine.state import TrainingState
 from handful.methods.meta_pseudo_labels import MetaPseudoLabels
+from handful.methods.table import CONSISTENCY, REGISTRY
 from handful.models.backbones import create
 from handful.randomness import key
 from handful.recipes.candidate import Candidate
-from handful.recipes.matching import KINDS, matching
-from handful.recipes.self_training import meta_pseudo_labels
 from handful.recipes.table import find, fit_candidate
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import Training
+from handful.recipes.training import Training
 from handful.stats.intervals import paired_difference
 from handful.types import UsageError
 
@@ -69,7 +68,7 @@ def test_the_method_goes_on_from_the_first_students_weights(
     start: str, origin: str, workshop: Workshop
 ) -> None:
     training = Training(**{**vars(STILL), "start": start})
-    found = weights(matching("fixmatch", task(), workshop, on="pixels", training=training))
+    found = weights(find("fixmatch").run(task(), workshop, on="pixels", training=training, stage="fixmatch"))
     for name, value in first_weights(origin).items():
         assert torch.equal(found[name], value), name
 
@@ -78,12 +77,11 @@ def test_the_method_goes_on_from_the_first_students_weights(
     ("start", "origin"), [("propagation", "mpl-start"), ("supervised", "mpl-start"), ("random", "mpl")]
 )
 def test_so_do_both_networks_of_meta_pseudo_labels(
-    start: str, origin: str, workshop: Workshop, caught: list[State]
+    start: str, origin: str, workshop: Workshop, caught: list[TrainingState]
 ) -> None:
-    meta_pseudo_labels(
-        task(), workshop, on="pixels", training=Training(**{**vars(STILL), "start": start}),
-        method=MetaPseudoLabels(tune_steps=0),
-    )  # fmt: skip
+    training = Training(**{**vars(STILL), "start": start})
+    method = MetaPseudoLabels(tune_steps=0)
+    find("mpl").run(task(), workshop, on="pixels", training=training, method=method, stage="mpl")
     for role in ("student", "teacher"):
         found = caught[-1].models[role].state_dict()
         for name, value in first_weights(origin).items():
@@ -104,7 +102,9 @@ def test_the_first_student_sees_the_labelled_pictures_as_the_method_does(
 
     monkeypatch.setattr(train, "make_view", noted)
     method = find("fixmatch").make(view=view)
-    matching("fixmatch", task(), workshop, on="pixels", method=method, training=replace(STILL, start=start))
+    find("fixmatch").run(
+        task(), workshop, on="pixels", method=method, training=replace(STILL, start=start), stage="fixmatch"
+    )
     first = ["strong"] if start == "propagation" else []  # its unlabelled pictures
     assert shown == [view, *first, view, "plain", "strong"]
 
@@ -122,11 +122,11 @@ def test_the_steps_are_shared_and_every_fold_is_a_stage_of_its_own(
 
     monkeypatch.setattr(train, "fit", counted)
     training = Training(backbone="lenet", steps=7, batch=4, ratio=2, lr=0.1)
-    matching("uda", task(), workshop, on="pixels", training=training, stage="uda/0.1")
+    find("uda").run(task(), workshop, on="pixels", training=training, stage="uda/0.1")
     assert calls == [("uda-start/0.1", 4, 0.1), ("uda/0.1", 3, pytest.approx(0.04))]
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [name for name, row in REGISTRY.items() if row.family == CONSISTENCY])
 def test_every_recipe_learns_the_bands(name: str, workshop: Workshop) -> None:
     here = task()
     candidate = Candidate(name, "pixels", training={"steps": 60, "batch": 8, "ratio": 2})

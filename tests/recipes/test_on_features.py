@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-import handful.recipes.feature_matching as matching
+import handful.recipes.on_features as on_features
 from handful.data.images import from_array
 from handful.methods.supervised import Supervised
-from handful.recipes.feature_matching import ON_FEATURES, FeatureStream, on_features
-from handful.recipes.task import Task, Workshop
-from handful.recipes.transfer import probe, propagate
+from handful.recipes.heads import probe
+from handful.recipes.label_propagation import propagate
+from handful.recipes.on_features import FeatureStream
+from handful.recipes.table import RECIPES, find
+from handful.recipes.task import Fitted, Task, Workshop
 
 N, LABELLED, SIDE = 90, 9, 8
 OTHERS = {
@@ -34,6 +37,13 @@ def task(n_labels: int = LABELLED) -> Task:
     rows = torch.arange(N)
     labels = torch.from_numpy(y)[:n_labels]
     return Task(from_array(x), rows[:n_labels], labels, rows[n_labels:], ("low", "mid", "top"))
+
+
+ON_FEATURES = sorted(name for name in RECIPES if name.endswith("-features"))
+
+
+def run(name: str, here: Task, workshop: Workshop, method: Any = None) -> Fitted:
+    return find(name).run(here, workshop, on="pixels", method=method, stage="same" if method else name)
 
 
 @pytest.fixture
@@ -59,11 +69,11 @@ def test_a_batch_holds_rows_as_they_are_and_thinned() -> None:
 
 
 def test_without_steps_it_is_label_propagation(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching, "STEPS", 0)
+    monkeypatch.setattr(on_features, "STEPS", 0)
     here = task()
     rows = torch.arange(N)
     assert torch.equal(
-        on_features("fixmatch", here, workshop, on="pixels").logits(rows),
+        run("fixmatch-features", here, workshop).logits(rows),
         propagate(here, workshop, on="pixels").logits(rows),
     )
 
@@ -71,33 +81,31 @@ def test_without_steps_it_is_label_propagation(workshop: Workshop, monkeypatch: 
 def test_it_learns_from_the_unlabelled_rows(workshop: Workshop) -> None:
     here = task(3)
     rest, truth = here.unlabelled, here.unlabelled % 3
-    right = (
-        (on_features("fixmatch", here, workshop, on="pixels").logits(rest).argmax(1) == truth).float().mean()
-    )
+    right = (run("fixmatch-features", here, workshop).logits(rest).argmax(1) == truth).float().mean()
     alone = (probe(here, workshop, on="pixels").logits(rest).argmax(1) == truth).float().mean()
     assert right > alone
     assert right > 0.9
 
 
-@pytest.mark.parametrize("name", sorted(ON_FEATURES))
+@pytest.mark.parametrize("name", ON_FEATURES)
 def test_every_method_learns_from_the_unlabelled_rows(name: str, workshop: Workshop) -> None:
     here = task(3)
     rows, truth = here.unlabelled, here.unlabelled % 3
-    right = (on_features(name, here, workshop, on="pixels").logits(rows).argmax(1) == truth).float().mean()
+    right = (run(name, here, workshop).logits(rows).argmax(1) == truth).float().mean()
     alone = (probe(here, workshop, on="pixels").logits(rows).argmax(1) == truth).float().mean()
     assert right > alone
 
 
-@pytest.mark.parametrize("name", sorted(set(ON_FEATURES) - {"mpl"}))
+@pytest.mark.parametrize("name", [name for name in ON_FEATURES if name != "mpl-features"])
 def test_without_weight_a_method_is_supervised_training(
     name: str, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matching, "STEPS", 30)
-    here, rows, kind = task(), torch.arange(N), ON_FEATURES[name]
-    nothing = {"weight": 0.0} | (OTHERS.get(name, {}))
-    method = kind.method(**{**kind.defaults, **nothing})
-    got = on_features(name, here, workshop, on="pixels", method=method, stage="same").logits(rows)
-    plain = on_features(name, here, workshop, on="pixels", method=Supervised(), stage="same").logits(rows)
+    monkeypatch.setattr(on_features, "STEPS", 30)
+    here, rows, recipe = task(), torch.arange(N), find(name)
+    nothing = {"weight": 0.0} | (OTHERS.get(name.removesuffix("-features"), {}))
+    method = recipe.make(**nothing)
+    got = run(name, here, workshop, method=method).logits(rows)
+    plain = run(name, here, workshop, method=Supervised()).logits(rows)
     begun = propagate(here, workshop, on="pixels").logits(rows)
     torch.testing.assert_close(got, plain, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(plain, begun, atol=1e-2)
@@ -107,7 +115,7 @@ def test_what_is_saved_answers_as_the_table_does(workshop: Workshop) -> None:
     from handful.augment.views import to_input
 
     here = task()
-    fitted = on_features("fixmatch", here, workshop, on="pixels")
+    fitted = run("fixmatch-features", here, workshop)
     rows = torch.arange(20)
     classifier = fitted.classifier.eval()
     with torch.no_grad():
@@ -127,5 +135,5 @@ def test_held_out_pictures_are_not_learnt(workshop: Workshop, monkeypatch: pytes
     monkeypatch.setattr(FeatureStream, "at", watched)
     here = replace(task(), seed=1)
     fold = torch.arange(LABELLED) < 3
-    on_features("fixmatch", here.without(fold), workshop, on="pixels")
+    run("fixmatch-features", here.without(fold), workshop)
     assert seen == set(range(3, N))
