@@ -44,6 +44,7 @@ TITLES = {
     "mpl_memory": "Memory of Meta Pseudo Labels, full and reduced",
     "fit_time": "How long a whole fit takes",
     "propagation": "Label propagation: the defaults against the plain form",
+    "sweeps": "Label propagation: stopped after some sweeps, and the limit",
     "forecast": "Forecast from 1, 2, 4, 8, 16 labels per class: accuracy at larger sizes",
     "feature_size": "Input size and mirror of frozen features",
     "imagenet_check": "Packaged EfficientNet-Lite0 on 500 ImageNet pictures",

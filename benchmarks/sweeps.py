@@ -1,9 +1,9 @@
 """Label propagation stopped after a number of sweeps, against its limit.
 
 The limit (1 - alpha)(I - alpha S)^-1 Y is solved for by conjugate gradients to a residual of 1e-8. "head" rows are
-test accuracies (%) of the linear head, with all else as ``recipes.label_propagation`` sets it for such pictures; "labels" rows
-are the share (%) of the pool's unlabelled pictures that get the right label with the settings of self-training's
-teacher on pixels. Means over the same label draws.
+test accuracies (%) of the linear head, with all else as ``recipes.label_propagation`` sets it for such pictures;
+"labels" rows are the share (%) of the pool's unlabelled pictures that get the right label with the settings of
+self-training's teacher on pixels. Means over the same label draws.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from benchmarks.common import arguments, record
 from benchmarks.datasets import DATASETS, Dataset
 from handful.api import cache_folder
 from handful.methods.label_propagation import LabelPropagation
-from handful.recipes.task import Workshop
 from handful.recipes.label_propagation import propagate, propagation_for, teacher_for, teacher_targets
+from handful.recipes.task import Workshop
 
 DATA = {"tf_flowers": "lite0", "office-caltech": "lite0", "usps": "pixels", "mnist": "pixels"}
 LABELS, DRAWS, POOL_LIMIT = (1, 4, 16), range(20, 25), 3000
