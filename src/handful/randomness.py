@@ -20,6 +20,19 @@ def key(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
+def digest(*parts: str | np.ndarray | Tensor, size: int = 8) -> str:
+    """A hash (BLAKE2b of ``size`` bytes, in hexadecimal) over texts and the bytes of arrays: names what is stored."""
+    made = hashlib.blake2b(digest_size=size)
+    for part in parts:
+        if isinstance(part, Tensor):
+            part = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        if isinstance(part, str):
+            made.update(part.encode("utf-8", "surrogateescape"))
+        else:
+            made.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    return made.hexdigest()
+
+
 def generator(*parts: object) -> torch.Generator:
     """A CPU generator for this key (draws are moved to the device afterwards)."""
     return torch.Generator().manual_seed(key(*parts))

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from handful.data.manifest import Manifest
 from handful.files import sync_folder
-from handful.randomness import key
+from handful.randomness import digest, key
 from handful.types import HandfulError, Interrupted, UsageError
 
 VERSION = 2  # of the store: its layout, and how pictures are decoded
@@ -74,15 +74,8 @@ def from_array(
     if data.dtype != np.uint8 or data.ndim != 4:
         raise UsageError(f"pictures must be uint8 [N, C, H, W], got {data.dtype} {list(data.shape)}")
     if fingerprint is None:
-        fingerprint = f"{key(data.shape, hash_of(data)):016x}"
+        fingerprint = f"{key(data.shape, digest(data)):016x}"
     return Images(torch.from_numpy(np.ascontiguousarray(data)), names or _Numbers(len(data)), fingerprint)
-
-
-def hash_of(data: np.ndarray) -> str:
-    """A hash over the bytes of an array."""
-    import hashlib
-
-    return hashlib.blake2b(np.ascontiguousarray(data).view(np.uint8).data, digest_size=8).hexdigest()
 
 
 def open_store(
