@@ -81,13 +81,15 @@ def test_help_imports_neither_torch_nor_numpy() -> None:
 
 
 def test_help_is_quick() -> None:
-    """Under 0.3 s; the best of five, since other programs may use the machine meanwhile."""
-    durations = []
+    """Under five times what Python takes to start and end (importing NumPy alone takes nine times as long); the best of
+    five, in turns, since other programs may use the machine meanwhile."""
+    durations: dict[str, list[float]] = {"--help": [], "": []}
     for _ in range(5):
-        begin = time.perf_counter()
-        assert fresh("--help").returncode == 0
-        durations.append(time.perf_counter() - begin)
-    assert min(durations) < 0.3
+        for words, taken in durations.items():
+            begin = time.perf_counter()
+            assert fresh(words, code="" if words else "pass").returncode == 0
+            taken.append(time.perf_counter() - begin)
+    assert min(durations["--help"]) < 5 * min(durations[""])
 
 
 def test_help_without_a_command_and_version(capsys: pytest.CaptureFixture[str]) -> None:
