@@ -18,7 +18,6 @@ import tempfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -28,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful import machine
+from handful.files import beside
 from handful.inference.fold import fold
 from handful.types import HandfulError, InputSpec, Interrupted, UsageError
 
@@ -425,9 +425,9 @@ def export(frozen: Frozen, full: Tensor, folder: Path) -> Path:
                 output_names=["features"],
             )
         assert program is not None  # with dynamo it is what export returns
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            program.save(Path(scratch) / "network.onnx", external_data=False)
-            os.replace(Path(scratch) / "network.onnx", path)
+        with beside(path) as scratch:
+            program.save(scratch, external_data=False)
+            os.replace(scratch, path)
     return path
 
 
@@ -452,22 +452,18 @@ def digest(parts: list[Any]) -> str:
 
 def write(path: Path, values: Tensor) -> None:
     """Store features as ``.npy`` with a CRC-32 of the file after it; whole or not at all."""
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("wb") as file:
-            np.save(file, values.numpy())
-        checksum = crc(scratch, scratch.stat().st_size)
-        with scratch.open("ab") as file:
-            file.write(checksum.to_bytes(4, "little"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
+        with beside(path) as scratch:
+            with scratch.open("wb") as file:
+                np.save(file, values.numpy())
+            checksum = crc(scratch, scratch.stat().st_size)
+            with scratch.open("ab") as file:
+                file.write(checksum.to_bytes(4, "little"))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(scratch, path)
     except OSError as error:
         raise unwritable(path.parent, error) from error
-    finally:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
 
 
 def unwritable(folder: Path, error: OSError) -> HandfulError:
