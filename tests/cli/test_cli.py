@@ -61,6 +61,18 @@ def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_person_who_waits_is_told_of_classes_with_few_labels(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", str(pictures), "--recipe", "nearest-mean", "--labels-per-class", "9"]
+    assert cli.run([*words, "--out", str(tmp_path / "run")]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        "3 classes with fewer labels than were asked for (0 has 3 of the 9 labels that were asked for; 1 has"
+        in told
+    )
+
+
 def code_of(words: list[str]) -> int:
     """The exit code, however it is given."""
     try:

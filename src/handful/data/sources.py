@@ -33,6 +33,7 @@ from handful.data.manifest import (
     TEST,
     UNLABELLED,
     VALIDATION,
+    Issue,
     Manifest,
     assemble,
     printable,
@@ -75,7 +76,8 @@ def read_data(
 
     Args:
         spec: a path, "torchvision:NAME", "hf:NAME", ``(x, y)``, an ``Arrays`` or a ``Manifest``.
-        labels_per_class: keep so many labels of each class, drawn by ``seed``, and forget the others; 0: all.
+        labels_per_class: keep so many labels of each class, drawn by ``seed``, and forget the others; 0: all. A class
+            that has fewer is among the manifest's notes.
         downloads: where data sets that are known by name are kept.
 
     Raises:
@@ -134,13 +136,26 @@ def _read(spec: Any, downloads: Path) -> Manifest:
 
 
 def _fewer_labels(manifest: Manifest, per_class: int, seed: int) -> Manifest:
-    """Keep ``per_class`` labels of each class; the other pictures of the training part become unlabelled."""
+    """Keep ``per_class`` labels of each class; the other pictures of the training part become unlabelled. A class that
+    has fewer keeps those, and is noted."""
     rows = manifest.ids(LABELLED)
+    there = np.bincount(manifest.labels[rows], minlength=len(manifest.classes))
+    few = [
+        Issue(
+            name,
+            f"has {n} of the {per_class} labels that were asked for",
+            "label more, or ask for fewer",
+            "few",
+        )
+        for name, n in zip(manifest.classes, there.tolist())
+        if n < per_class
+    ]
     forget = np.setdiff1d(rows, rows[draw(manifest.labels[rows], per_class, seed)])
     labels, splits = manifest.labels.copy(), manifest.splits.astype(object)
     labels[forget], splits[forget] = -1, UNLABELLED
     mark = f"{key(manifest.fingerprint, per_class, seed):016x}"
-    return replace(manifest, labels=labels, splits=splits.astype(str), fingerprint=mark)
+    notes = (*manifest.notes, *few)
+    return replace(manifest, labels=labels, splits=splits.astype(str), fingerprint=mark, notes=notes)
 
 
 def from_arrays(arrays: Arrays) -> Manifest:
