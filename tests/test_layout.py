@@ -48,7 +48,6 @@ TOO_MANY = frozenset(  # functions with more that are still to be cut; each goes
     [
         "choose/auto.py:choose",
         "choose/auto.py:_measure",
-        "engine/fit.py:fit",
         "inference/features.py:extract",
         "inference/features.py:cached_features",
         "models/cifar.py:__init__",

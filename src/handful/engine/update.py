@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from handful.engine.state import State
@@ -27,10 +28,13 @@ def descend(
         for role in trains:
             state.optimizers[role].zero_grad(set_to_none=True)
         loss.total.backward()
-        for role in trains:
-            state.advance(role)
-        for act in after:
-            act(state)
+        if torch.isfinite(
+            loss.total
+        ):  # otherwise ``fit`` stops, and looks for the picture by the weights as they are
+            for role in trains:
+                state.advance(role)
+            for act in after:
+                act(state)
         return {"loss": loss.total.detach(), **loss.terms}
 
     return update

@@ -19,6 +19,7 @@ from handful.models import cifar, small
 from handful.models import classics as lecture
 from handful.models.libraries import from_timm, from_torchvision, nearest, no_stochastic_depth
 from handful.models.small import Net
+from handful.randomness import seeded
 from handful.types import HandfulError, UsageError
 
 
@@ -143,8 +144,7 @@ def create(
         HandfulError: where weights cannot be downloaded.
     """
     if seed is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return create(
                 name,
                 n_classes=n_classes,

@@ -30,7 +30,7 @@ from handful.models.backbones import create, family, layer_groups
 from handful.models.classifier import Classifier
 from handful.models.ema import EMA
 from handful.models.heads import CosineHead
-from handful.randomness import key
+from handful.randomness import key, seeded
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.types import UsageError
 
@@ -200,12 +200,12 @@ def train_network(
     inputs = (teacher, *(beside or {}).values())
     folder = _folder(task, workshop, method, training, stage, inputs, origin)
     done = (folder / DONE).exists()
-    torch.manual_seed(key(task.seed, stage, "weights"))
-    network: nn.Module = create(training.backbone, pretrained=training.pretrained and not done, **spec)
     config: dict[str, Any] = {"name": training.backbone, **spec}
-    if training.head == "cosine":
-        network.head = CosineHead(network.dim, task.n_classes)  # type: ignore[arg-type]
-        config["head"] = network.head.config()
+    with seeded(key(task.seed, stage, "weights")):
+        network: nn.Module = create(training.backbone, pretrained=training.pretrained and not done, **spec)
+        if training.head == "cosine":
+            network.head = CosineHead(network.dim, task.n_classes)  # type: ignore[arg-type]
+            config["head"] = network.head.config()
     if not done:
         start = start or started(task, workshop, training)
         if start:
@@ -347,6 +347,7 @@ def _run(
         seed=task.seed,
         stage=stage,
         precision=choose_precision(network, workshop),
+        names=lambda index: [task.images.names[int(i)] for i in index],
     )
     followers = [role for role, module in models.items() if isinstance(module, EMA)]
     for role in trained:
@@ -407,7 +408,6 @@ def _run(
         log_every=max(1, steps // 50),
         save=save,
         save_every=workshop.save_every,
-        names=lambda index: [task.images.names[int(i)] for i in index],
     )
     averaged = models.get("average")
     result = averaged.module if isinstance(averaged, EMA) else network

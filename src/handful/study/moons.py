@@ -26,7 +26,7 @@ from handful.methods.self_supervised import SelfSupervised
 from handful.methods.table import METHODS
 from handful.models.ema import EMA
 from handful.models.small import Net
-from handful.randomness import key, permutation, uniform
+from handful.randomness import key, permutation, seeded, uniform
 from handful.recipes.train import extra_roles
 from handful.types import InputSpec, UsageError
 
@@ -148,11 +148,11 @@ def draw(moons: Moons, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def perceptron(moons: Moons, seed: int) -> Net:
     """A point's coordinates to two logits, over two hidden layers of sigmoid units."""
-    torch.manual_seed(key(seed, "moons", "weights"))
-    hidden = (nn.Linear(2, moons.width), nn.Sigmoid(), nn.Linear(moons.width, moons.width), nn.Sigmoid())
-    net = Net(nn.Sequential(nn.Flatten(), *hidden), moons.width, InputSpec(1, 2), 2)
-    for p in net.parameters():
-        nn.init.uniform_(p, -moons.init, moons.init)
+    with seeded(key(seed, "moons", "weights")):
+        hidden = (nn.Linear(2, moons.width), nn.Sigmoid(), nn.Linear(moons.width, moons.width), nn.Sigmoid())
+        net = Net(nn.Sequential(nn.Flatten(), *hidden), moons.width, InputSpec(1, 2), 2)
+        for p in net.parameters():
+            nn.init.uniform_(p, -moons.init, moons.init)
     return net
 
 
