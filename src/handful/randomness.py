@@ -94,7 +94,7 @@ class Noise(TorchFunctionMode):
     def __init__(self, *parts: object) -> None:
         super().__init__()
         self.number = key(*parts)
-        self.generators: dict[torch.device, torch.Generator] = {}
+        self.generators: dict[str, torch.Generator] = {}
 
     def __torch_function__(
         self,
@@ -120,6 +120,6 @@ class Noise(TorchFunctionMode):
         return input.mul_(kept) if inplace else input * kept
 
     def _generator(self, device: torch.device) -> torch.Generator:
-        if device not in self.generators:
-            self.generators[device] = torch.Generator(device).manual_seed(self.number)
-        return self.generators[device]
+        if device.type not in self.generators:  # a process computes on one card at most
+            self.generators[device.type] = torch.Generator(device).manual_seed(self.number)
+        return self.generators[device.type]

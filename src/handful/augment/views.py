@@ -177,7 +177,7 @@ def to_input(x: Tensor, spec: InputSpec) -> Tensor:
     are resized (bicubic, antialiased).
     """
     if x.shape[-1] != spec.size or x.shape[-2] != spec.size:
-        # whole gray values, as the tables of frozen features are made (data.features.prepare)
+        # whole gray values, as the tables of frozen features are made (inference.features)
         size = (spec.size, spec.size)
         x = x if x.device.type == "cpu" else x.float()
         x = F.interpolate(x, size=size, mode="bicubic", antialias=True, align_corners=False)

@@ -27,7 +27,6 @@ from handful.stats.intervals import Estimate, accuracy
 FOLDS = 5
 LOOK = 16  # pixels a side that the classifier sees
 COMPONENTS = 48  # of these pixels
-NO_SHIFT = 0.2  # standard deviations that are called small (Cohen 1988)
 
 Measures = dict[str, NDArray[np.float64]]
 
