@@ -216,7 +216,7 @@ def test_a_validation_part_is_used_instead_of_cross_validation(
     assert outcome.n_folds == 1
     for key, trial in outcome.trials.items():
         name, on = key.split("@")
-        alone = find(name).run(task, bench(), on=on).logits(rows)
+        alone = find(name).run(task, bench(), on=on, stage=name).logits(rows)
         assert trial.right is not None
         assert np.array_equal(trial.right, (alone.argmax(1) == y).numpy()[None].astype(float))
         assert torch.equal(trial.truth, y)

@@ -117,7 +117,12 @@ def test_figures_are_those_of_the_recipe_itself(tmp_path: Path) -> None:
     from handful.recipes.task import Workshop
 
     (task, rows) = next(iter(source.tasks(4, 1)))
-    p = find("nearest-mean").run(task, Workshop(tmp_path, tmp_path), on="pixels").logits(rows).softmax(1)
+    p = (
+        find("nearest-mean")
+        .run(task, Workshop(tmp_path, tmp_path), on="pixels", stage="nearest-mean")
+        .logits(rows)
+        .softmax(1)
+    )
     guess, truth = p.argmax(1).numpy(), source.y[rows.numpy()]
     by_class = [float((guess[truth == k] == k).mean()) for k in range(3)]
     assert cell.accuracy == pytest.approx(float((guess == truth).mean()))

@@ -9,7 +9,6 @@ import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from handful.files import beside
 from handful.inference.backends import (
     FORMAT,
     Images,
@@ -136,22 +136,18 @@ def run(
 
 def write(path: Path, values: Tensor) -> None:
     """Store features as ``.npy`` with a CRC-32 of the file after it; whole or not at all."""
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("wb") as file:
-            np.save(file, values.numpy())
-        checksum = crc(scratch, scratch.stat().st_size)
-        with scratch.open("ab") as file:
-            file.write(checksum.to_bytes(4, "little"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
+        with beside(path) as scratch:
+            with scratch.open("wb") as file:
+                np.save(file, values.numpy())
+            checksum = crc(scratch, scratch.stat().st_size)
+            with scratch.open("ab") as file:
+                file.write(checksum.to_bytes(4, "little"))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(scratch, path)
     except OSError as error:
         raise unwritable(path.parent, error) from error
-    finally:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
 
 
 def unwritable(folder: Path, error: OSError) -> HandfulError:
