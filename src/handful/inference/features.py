@@ -26,7 +26,7 @@ from handful.inference.backends import (
     fingerprint,
     order,
     prepare,
-    reference_features,
+    reference,
     start,
 )
 from handful.types import HandfulError, InputSpec, Interrupted
@@ -79,7 +79,7 @@ def extract(
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(cache, error) from error
-    reference: Tensor | None = None
+    check: tuple[Tensor, Tensor] | None = None
     was_training = model.training
     model.eval()
     try:
@@ -88,10 +88,9 @@ def extract(
             values = read(path) if path else None
             if values is not None and len(values) == len(images):
                 return Features(values, name)
-            if reference is None:
-                reference = reference_features(model, images, spec)
+            check = check or reference(model, images, spec)
             try:
-                runner, size = start(name, model, images, spec, batch, cache, reference)
+                runner, size = start(name, model, spec, batch, cache, *check)
             except Interrupted:
                 raise
             except HandfulError as error:
@@ -99,7 +98,7 @@ def extract(
                     raise
                 log.info("features: backend %s is not used: %s", name, error)
                 continue
-            values = run(runner, images, spec, size, mirror, reference.shape[1], progress)
+            values = run(runner, images, spec, size, mirror, check[1].shape[1], progress)
             if path:
                 write(path, values)
                 return Features(cast(Tensor, read(path)), name)
