@@ -26,10 +26,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from benchmarks.common import record
-from handful.augment import steps
+from handful.augment import tensors
 from handful.augment.mix import Mixing
 from handful.augment.named import make
-from handful.augment.tensors import run as by_tensors
+from handful.augment.tensors import by_tensors
 from handful.augment.views import View
 from handful.data.images import from_array
 from handful.data.stream import TrainStream, semi_supervised
@@ -187,7 +187,7 @@ def main() -> None:
     if not given.no_training:
         rows.append(in_training("conv-4", 1, 28, 64, 7, 4))
         rows.append(in_training("wrn-28-2", 3, 32, 64, 7, 2))
-    record("augment", rows, threads=1, compiled=steps.compiled() is not None)
+    record("augment", rows, threads=1, compiled=tensors.compiled() is not None)
 
 
 if __name__ == "__main__":

@@ -36,13 +36,13 @@ def work(data_root: Path, size: int, tuned: bool) -> None:
     archive = data_root / "imagenet_500_samples" / "imagenet_500_samples.zip"
     net = create("lite0", pretrained=True, size=size).eval()
     images = InMemory(pictures(archive, size, members(archive)[:PICTURES]))
-    spec, reference, runners = net.spec, backends.reference_features(net, images, net.spec), {}
+    spec, check, runners = net.spec, backends.reference(net, images, net.spec), {}
     exact = features.extract(net, images, backend=BASE).values
     for line in sys.stdin:
         name = line.strip()
         if name not in runners:
             began = time.perf_counter()
-            runner, batch = backends.start(name, net, images, spec, None, None, reference)
+            runner, batch = backends.start(name, net, spec, None, None, *check)
             started = time.perf_counter() - began
             got = features.run(runner, images, spec, batch, False, net.dim, None)
             runners[name] = (runner, batch)

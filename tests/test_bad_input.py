@@ -151,7 +151,7 @@ def test_two_runs_in_one_folder_do_not_meet(
     try:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         assert cli.run(words) == 1
-        assert "another process is at work in this folder" in capsys.readouterr().err
+        assert "another run is at work in this folder" in capsys.readouterr().err
         assert [path.name for path in out.iterdir()] == ["run.lock"]
     finally:
         other.kill()

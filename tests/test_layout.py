@@ -43,6 +43,72 @@ STEP = {part: step for step, parts in enumerate(ORDER) for part in parts}
 DOORS = ("__init__", "__main__")  # the package's own front doors may open onto anything
 OUTSIDE = ("tests", "benchmarks", "examples")
 
+MOST_PARAMETERS = 8  # self and cls not counted
+TOO_MANY = frozenset(  # functions with more that are still to be cut; each goes as it is, and none is added
+    [
+        "choose/auto.py:choose",
+        "choose/auto.py:_measure",
+        "inference/features.py:extract",
+        "inference/features.py:cached_features",
+        "models/cifar.py:__init__",
+        "models/small.py:__init__",
+        "recipes/extend.py:add_classes",
+        "recipes/train.py:train_network",
+        "recipes/train.py:train_further",
+        "recipes/train.py:_finished",
+        "recipes/train.py:_run",
+        "report/build.py:summarise",
+        "run/results.py:write_results",
+        "verbs/extend.py:_write",
+    ]
+)
+BORROWED = frozenset(  # private names that another file uses, still to be mended
+    [
+        "cli/distill.py:_given",
+        "report/compare_figures.py:_box",
+        "report/compare_figures.py:_circle",
+        "report/compare_figures.py:_line",
+        "report/compare_figures.py:_svg",
+        "report/compare_figures.py:_text",
+        "report/compare_figures.py:_ticks",
+        "report/inspect_figures.py:_circle",
+        "report/inspect_figures.py:_line",
+        "report/inspect_figures.py:_svg",
+        "report/inspect_figures.py:_text",
+        "report/inspect_figures.py:_ticks",
+        "report/model_figures.py:_box",
+        "report/model_figures.py:_circle",
+        "report/model_figures.py:_line",
+        "report/model_figures.py:_svg",
+        "report/model_figures.py:_text",
+        "verbs/dry_run.py:_survey",
+    ]
+)
+PROBED = ("methods", "engine", "recipes", "choose", "study")  # where methods are handled
+OWN_FIELDS = (
+    "self",
+    "training",
+)  # dataclasses that look at fields of their own by name, in checks of their values
+PROBES = frozenset(  # probes by name there that are still to be mended
+    [
+        "choose/policy_search.py:view",
+        "engine/update.py:update",
+        "engine/update.py:trains",
+        "recipes/feature_matching.py:trains",
+        "recipes/feature_matching.py:tune_steps",
+        "recipes/train.py:auxiliary_heads",
+        "recipes/train.py:mixing",
+        "recipes/train.py:pixels",
+        "recipes/train.py:roles",
+        "recipes/train.py:taught_mixing",
+        "recipes/train.py:trains",
+        "recipes/train.py:uses_auxiliary",
+        "recipes/train.py:wait",
+        "study/moons.py:trains",
+        "study/pseudo_labels.py:threshold",
+    ]
+)
+
 # Folders in which people keep their own files. /proc and /dev belong to the system and may be named.
 MACHINE_PATH = re.compile(
     r"(?<![\w.~:/}<])(?:/(?:home|root|work|tmp|Users|mnt|opt|srv|media)\b/?|[A-Z]:\\\\?\w)"
@@ -97,6 +163,115 @@ def import_violations(package: Path) -> list[str]:
             elif there != here and STEP[there] >= STEP[here]:
                 found.append(f"{where}:{line}: '{here}' imports '{there}', which does not stand before it")
     return found
+
+
+def import_circles(package: Path) -> list[list[str]]:
+    """Files that import each other, by whatever way round: each list is one knot of them. Imports inside functions and
+    for type checking count too."""
+    files = {
+        ".".join(file.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in sorted(package.rglob("*.py"))
+    }
+    seen = {
+        name: {
+            found if found in files else found.rpartition(".")[0]  # a module, or a name of one
+            for _, found in imported(ast.parse(file.read_text(encoding="utf-8")), file, package)
+        }
+        & files.keys() - {name, package.name}  # the package itself gives its version to all
+        for name, file in files.items()
+    }
+    reach = {name: set(there) for name, there in seen.items()}
+    for middle in files:
+        for name in files:
+            if middle in reach[name]:
+                reach[name] |= reach[middle]
+    knots = {frozenset(b for b in reach[a] if a in reach[b]) for a in files if a in reach[a]}
+    return sorted(sorted(knot) for knot in knots)
+
+
+def crowded_functions(package: Path, verbs: frozenset[str] = frozenset()) -> set[str]:
+    """``file:function`` of those with more than ``MOST_PARAMETERS``; ``verbs`` may have more in their own file."""
+    found = set()
+    for where, tree in sources(package):
+        methods = {
+            id(function)
+            for kind in ast.walk(tree)
+            if isinstance(kind, ast.ClassDef)
+            for function in kind.body
+            if not any(
+                getattr(d, "id", "") == "staticmethod" for d in getattr(function, "decorator_list", ())
+            )
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                continue
+            a, name = node.args, getattr(node, "name", "lambda")
+            count = len([*a.posonlyargs, *a.args, *a.kwonlyargs]) + bool(a.vararg) + bool(a.kwarg)
+            public = name in verbs and where in ("api.py", *(f"verbs/{file}.py" for file in verbs))
+            if count - (id(node) in methods) > MOST_PARAMETERS and not public:
+                found.add(f"{where}:{name}")
+    return found
+
+
+def public_verbs(package: Path) -> frozenset[str]:
+    """``__all__`` of the façade."""
+    tree = ast.parse((package / "api.py").read_text(encoding="utf-8"))
+    [names] = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    return frozenset(ast.literal_eval(names))
+
+
+def borrowed_names(package: Path) -> set[str]:
+    """``file:_name`` of private names that a file takes from another one of the package."""
+    found = set()
+    for where, tree in sources(package):
+        modules = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (
+                node.level or (node.module or "").startswith(package.name)
+            ):
+                found |= {f"{where}:{alias.name}" for alias in node.names if private(alias.name)}
+                modules |= {alias.asname or alias.name for alias in node.names}
+            elif isinstance(node, ast.Import):
+                ours = [alias for alias in node.names if alias.name.partition(".")[0] == package.name]
+                modules |= {alias.asname or alias.name for alias in ours}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and private(node.attr) and ast.unparse(node.value) in modules:
+                found.add(f"{where}:{node.attr}")
+    return found
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+def probes(package: Path) -> set[str]:
+    """``file:name`` of what is looked for by name in the folders where methods are handled: a member that an object
+    may or may not have is declared with its default instead.
+
+    Let through: fields of a dataclass that looks through its own (``OWN_FIELDS``), by a variable and without a default.
+    """
+    found = set()
+    for where, tree in sources(package):
+        if where.partition("/")[0] not in PROBED:
+            continue
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) not in ("getattr", "hasattr"):
+                continue
+            name = node.args[1].value if isinstance(node.args[1], ast.Constant) else None
+            own = ast.unparse(node.func) == "getattr" and ast.unparse(node.args[0]) in OWN_FIELDS
+            if not (own and name is None and len(node.args) == 2):
+                found.add(f"{where}:{name or ast.unparse(node.args[1])}")
+    return found
+
+
+def sources(package: Path) -> Iterator[tuple[str, ast.Module]]:
+    """Each file of the package, by its place in it."""
+    for file in sorted(package.rglob("*.py")):
+        yield file.relative_to(package).as_posix(), ast.parse(file.read_text(encoding="utf-8"))
 
 
 def unsafe_violations(package: Path) -> list[str]:
@@ -195,6 +370,90 @@ def test_the_guard_lets_through_what_the_order_allows(tmp_path: Path) -> None:
         },
     )
     assert import_violations(package) == []
+
+
+def test_no_circle_of_imports() -> None:
+    assert import_circles(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from handful.data.b import x\n",
+        "from handful.data import b\n",
+        "from . import b\n",
+        "import handful.data.b\n",
+        "def late():\n    from handful.data.b import x\n",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .b import x\n",
+    ],
+)
+def test_the_guard_catches_a_planted_circle(tmp_path: Path, back: str) -> None:
+    files = {
+        "data/a.py": back,
+        "data/b.py": "from handful.data.c import x\n",
+        "data/c.py": "from . import a\n",
+    }
+    assert import_circles(plant(tmp_path, files)) == [["handful.data.a", "handful.data.b", "handful.data.c"]]
+    assert import_circles(plant(tmp_path, {"data/c.py": "from . import d\n", "data/d.py": ""})) == []
+
+
+def test_no_function_has_too_many_parameters() -> None:
+    assert crowded_functions(PACKAGE, public_verbs(PACKAGE)) <= TOO_MANY
+
+
+def test_the_guard_counts_parameters(tmp_path: Path) -> None:
+    names = [f"a{i}" for i in range(MOST_PARAMETERS)]
+    few, many = ", ".join(names), ", ".join([*names, "*more"])
+    files = {
+        "verbs/fit.py": f"def fit({many}): ...\n",
+        "verbs/compare.py": f"def compare({many}): ...\ndef fitted({few}): ...\n",
+        "data/order.py": f"class A:\n    def __init__(self, {few}): ...\n    @staticmethod\n    def b(a, {few}): ...\n",
+        "data/split.py": f"def fit({many}): ...\ndraw = lambda {many}: 0\n",
+    }
+    assert crowded_functions(plant(tmp_path, files), frozenset(["fit"])) == {
+        "verbs/compare.py:compare", "data/order.py:b", "data/split.py:fit", "data/split.py:lambda",
+    }  # fmt: skip
+
+
+def test_no_file_uses_a_private_name_of_another() -> None:
+    assert borrowed_names(PACKAGE) <= BORROWED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from handful.data.images import _survey\n",
+        "from .images import _survey as survey\n",
+        "from handful.data import images\nimages._survey()\n",
+        "from handful.data import images as pictures\npictures._survey()\n",
+        "import handful.data.images\nhandful.data.images._survey()\n",
+        "import handful.data.images as pictures\ndef late():\n    return pictures._survey\n",
+    ],
+)
+def test_the_guard_catches_a_planted_private_name(tmp_path: Path, text: str) -> None:
+    assert borrowed_names(plant(tmp_path, {"data/audit.py": text})) == {"data/audit.py:_survey"}
+    clean = "from handful import __version__\nimport torch\ntorch._foreach_norm([])\nself._survey()\n"
+    assert borrowed_names(plant(tmp_path, {"data/audit.py": clean})) == set()
+
+
+def test_nothing_is_probed_by_name_where_methods_are_handled() -> None:
+    assert probes(PACKAGE) <= PROBES
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        "getattr(method, 'update', None)", "getattr(method, 'update')", "hasattr(method, 'update')",
+        "getattr(method, update)", "getattr(self.method, update)", "hasattr(self, update)",
+    ],
+)  # fmt: skip
+def test_the_guard_catches_a_planted_probe(tmp_path: Path, probe: str) -> None:
+    assert probes(plant(tmp_path, {"engine/update.py": f"x = {probe}\n"})) == {"engine/update.py:update"}
+    clean = {
+        "engine/update.py": "x = [getattr(self, name) for name in names]\n",
+        "models/maps.py": f"x = {probe}\n",
+    }
+    assert probes(plant(tmp_path, clean)) == set()
 
 
 @pytest.mark.parametrize(

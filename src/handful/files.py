@@ -1,16 +1,87 @@
-"""Files that are either whole or not there: write beside, flush to disk, rename."""
+"""Files that are either whole or not there: write beside, flush to disk, rename. Locks of runs on their folders."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
 import os
-from contextlib import suppress
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from handful.types import HandfulError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_numbers = itertools.count()  # of this process's scratch names
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A name next to ``path`` that no other writer has, for a file or a folder that is renamed to it when it is whole.
+    What is left there is removed at the end, and what writers of ``path`` that were killed have left, at the beginning.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.scandir(path.parent) as entries:
+        others = [
+            Path(e.path) for e in entries if e.name.startswith(f"{path.name}.") and e.name.endswith(".tmp")
+        ]
+    for other in others:
+        if not _at_work(other):
+            _remove(other)
+    scratch = path.with_name(f"{path.name}.{next(_numbers)}.{_host()}.{os.getpid()}.tmp")
+    try:
+        yield scratch
+    finally:
+        _remove(scratch)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@cache
+def _host() -> str:
+    """A short name of this machine, or container: process numbers mean nothing on another one."""
+    return hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
+
+
+def _at_work(scratch: Path) -> bool:
+    """Whether the process that a scratch is named after still runs; on another machine, for a day."""
+    *_, host, process, _ = ["", "", *scratch.name.split(".")]
+    if host != _host():
+        try:
+            return time.time() - scratch.stat().st_mtime < 24 * 3600
+        except OSError:
+            return False
+    if os.name == "nt":  # there, signal 0 would end it
+        return True
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except OSError:  # it runs, under another user
+        return True
+    return True
+
 
 def write_atomic(path: str | Path, content: bytes | str) -> None:
-    """Replace ``path`` by ``content``; whoever is killed meanwhile leaves the old file or the new one.
+    """Replace ``path`` by ``content``; whoever is killed meanwhile leaves the old file or the new one. Of several
+    writers at once the last one's content stays.
 
     Text becomes UTF-8; what has no code there (a byte of an odd file name) is spelled out, as ``\\udce9``.
 
@@ -18,75 +89,116 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
         HandfulError: the disk is full or the folder cannot be written; the old file is still there.
     """
     path = Path(path)
-    scratch = path.with_name(f"{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(scratch, "wb") as out:
-            out.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(scratch, path)
+        with beside(path) as scratch:
+            with open(scratch, "wb") as out:
+                out.write(
+                    content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+                )
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(scratch, path)
         sync_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
-        raise HandfulError(
-            f"cannot be written ({error.strerror or error})",
-            file=path,
-            fix="free some space or choose another folder",
-        ) from error
+        raise _unwritable(path, error) from error
 
 
-_held: dict[Path, int] = {}  # locks of this process, and their open files
+def agree(path: Path, mine: Mapping[str, Any]) -> dict[str, Any]:
+    """Decisions that several processes share in a JSON file: those of ``mine`` that nobody has taken are added, for the
+    others what is there holds. Gives all of them.
+
+    Raises:
+        HandfulError: as ``write_atomic``.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _turn(path.parent):
+            found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+            if mine.keys() - found.keys():
+                write_atomic(path, json.dumps({**mine, **found}, indent=1))
+            return {**mine, **found}
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """One process and one thread at a time; where the system has no locks nobody waits."""
+    handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if fcntl and handle is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+_outside_runs: dict[Path, int] = {}
+_locks = ContextVar("locks of this run, and their open files", default=_outside_runs)
+
+
+@contextmanager
+def holding() -> Iterator[None]:
+    """A run: the locks that it takes inside are given back at the end, and no others."""
+    before = _locks.set({})
+    try:
+        yield
+    finally:
+        for path in list(_locks.get()):
+            release(path)
+        _locks.reset(before)
 
 
 def hold(path: Path) -> None:
-    """Lock a folder for this process by a file in it, until ``release`` or the process's end, however it ends (a kill
-    leaves the file, which then locks nothing).
+    """Lock a folder for this run by a file in it, until ``release``, the end of ``holding`` or the process's, however
+    it ends (a kill leaves the file, which then locks nothing).
 
     Where the system has no such locks nothing is locked.
 
     Raises:
-        HandfulError: another process holds it.
+        HandfulError: another run holds it, of another process or of another thread.
     """
-    try:
-        import fcntl
-    except ImportError:
-        return
     path = path.resolve()
-    if path in _held:
+    if fcntl is None or path in _locks.get():
         return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        fix = "free some space or choose another folder"
-        raise HandfulError(f"cannot be written ({error.strerror or error})", file=path, fix=fix) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        fix = "wait until it has finished, or choose another folder with --out"
-        raise HandfulError("another process is at work in this folder", file=path.parent, fix=fix) from error
-    except OSError:  # a file system without locks
-        os.close(handle)
-        return
-    _held[path] = handle
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            fix = "wait until it has finished, or choose another folder with --out"
+            raise HandfulError("another run is at work in this folder", file=path.parent, fix=fix) from error
+        except OSError:  # a file system without locks
+            os.close(handle)
+            return
+        try:
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                break
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # whoever had it has removed the file meanwhile: it locks nothing
+    _locks.get()[path] = handle
 
 
 def release(path: Path) -> None:
-    """Give a lock back that ``hold`` took; nothing where there is none."""
-    handle = _held.pop(path.resolve(), None)
+    """Give a lock back that this run took by ``hold``; nothing where there is none."""
+    handle = _locks.get().pop(path.resolve(), None)
     if handle is not None:
         with suppress(OSError):
             path.unlink()
         os.close(handle)
 
 
-def release_all() -> None:
-    """Give back every lock of this process."""
-    for path in list(_held):
-        release(path)
+def _unwritable(path: Path, error: OSError) -> HandfulError:
+    fix = "free some space or choose another folder"
+    return HandfulError(f"cannot be written ({error.strerror or error})", file=path, fix=fix)
 
 
 def sync_folder(folder: Path) -> None:

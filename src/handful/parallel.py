@@ -1,4 +1,4 @@
-"""How many processes there are, and what that means. No other file knows.
+"""How many processes there are, and what that means: who shares work between them, or must agree, asks here.
 
 One process is the normal case: every function here is then a no-op. Under ``torchrun`` the processes form
 one *global batch*: rank r of W holds rows ``[r * B / W, (r + 1) * B / W)``, random draws are made for the

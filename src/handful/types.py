@@ -5,7 +5,7 @@ Legend: B pictures of a batch, C channels, H height, W width, D features, K clas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -106,3 +106,12 @@ class Interrupted(HandfulError):
 
 class NotFinite(HandfulError):
     """The loss became NaN or infinite."""
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """For the fix of an error: a question after the known name most like ``name``, before which ``prefix`` is written;
+    empty where none is like it."""
+    import difflib  # only an error needs it
+
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean '{prefix}{near[0]}'?" if near else ""

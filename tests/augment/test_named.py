@@ -10,11 +10,11 @@ import torch
 from pictures import photographs
 from scipy import stats
 
-from handful.augment import steps
+from handful.augment import tensors
 from handful.augment.drawn import Cutout, Draw, Erasing, ResizedCrop
 from handful.augment.named import PARTS, SHORT, make, read_policy, with_policies, words
 from handful.augment.randaugment import RandAugment
-from handful.augment.tensors import run as by_tensors
+from handful.augment.tensors import by_tensors
 from handful.augment.views import Chain, Plain, Strong, Weak
 from handful.randomness import uniform
 from handful.types import UsageError
@@ -72,9 +72,9 @@ def test_a_whole_policy_has_the_same_bits_by_tensors(monkeypatch: pytest.MonkeyP
     view = make("weak+randaugment:n=4+erasing:chance=1")
     u = uniform((4, view.n_draws), "policy")
     loops = view(x, u)
-    monkeypatch.setattr(steps, "compiled", lambda: None)
+    monkeypatch.setattr(tensors, "compiled", lambda: None)
     assert torch.equal(view(x, u), loops)
-    assert steps.run(x, np.zeros((4, 0, 8), np.int32)).data_ptr() != x.data_ptr()
+    assert tensors.run(x, np.zeros((4, 0, 8), np.int32)).data_ptr() != x.data_ptr()
     assert torch.equal(by_tensors(x, np.zeros((4, 0, 8), np.int32)), x)
 
 

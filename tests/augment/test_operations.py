@@ -17,10 +17,10 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage
 from torchvision.transforms.v2 import functional as TV
 
-from handful.augment import filters, steps
+from handful.augment import filters, steps, tensors
 from handful.augment.drawn import affine_from_points, perspective_from_points
 from handful.augment.operations import OPERATIONS, Canvas, apply
-from handful.augment.tensors import run as by_tensors
+from handful.augment.tensors import by_tensors
 from handful.types import UsageError
 
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s[0]}x{s[1]}")
@@ -159,7 +159,7 @@ def test_any_affine_map_equals_pillow(gray: bool, shape: tuple[int, int], resamp
         m = np.array([1, 0, 0, 0, 1, 0]) + noise * [1, 1, w / 2, 1, 1, h / 2]
         bilinear = resample == Image.Resampling.BILINEAR
         rows = steps.affine(np.broadcast_to(m.reshape(1, 2, 3), (len(x), 2, 3)), bilinear=bilinear)
-        ours = steps.run(x, rows[:, None])
+        ours = tensors.run(x, rows[:, None])
         for i in range(len(x)):
             theirs = from_pillow(
                 to_pillow(x[i]).transform((w, h), Image.Transform.AFFINE, tuple(m), resample)
@@ -216,7 +216,7 @@ def test_the_identity_number_leaves_the_picture(name: str, gray: bool, shape: tu
 def test_compiled_loops_and_tensors_give_the_same_bits(
     name: str, shape: tuple[int, int], channels: int, bilinear: bool, seed: int
 ) -> None:
-    if steps.compiled() is None:
+    if tensors.compiled() is None:
         pytest.skip("numba is not installed: there are no compiled loops to compare with")
     draw = np.random.RandomState(seed)
     x = torch.from_numpy(draw.randint(0, 256, (3, channels, *shape)).astype(np.uint8))
@@ -229,7 +229,7 @@ def test_compiled_loops_and_tensors_give_the_same_bits(
     hole = steps.row(steps.ERASE, 3, 0, draw.randint(shape[1]), draw.randint(shape[0] + 1), 1, fill=9)
     rows = np.stack([operation.encode(v, canvas), window, hole, operation.encode(v[::-1], canvas)], 1)
     before = x.clone()
-    assert torch.equal(steps.run(x, rows), by_tensors(x, rows))
+    assert torch.equal(tensors.run(x, rows), by_tensors(x, rows))
     assert torch.equal(x, before)
 
 

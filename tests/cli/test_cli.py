@@ -61,6 +61,18 @@ def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_person_who_waits_is_told_of_classes_with_few_labels(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", str(pictures), "--recipe", "nearest-mean", "--labels-per-class", "9"]
+    assert cli.run([*words, "--out", str(tmp_path / "run")]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        "3 classes with fewer labels than were asked for (0 has 3 of the 9 labels that were asked for; 1 has"
+        in told
+    )
+
+
 def code_of(words: list[str]) -> int:
     """The exit code, however it is given."""
     try:
@@ -81,13 +93,15 @@ def test_help_imports_neither_torch_nor_numpy() -> None:
 
 
 def test_help_is_quick() -> None:
-    """Under 0.3 s; the best of five, since other programs may use the machine meanwhile."""
-    durations = []
+    """Under five times what Python takes to start and end (importing NumPy alone takes nine times as long); the best of
+    five, in turns, since other programs may use the machine meanwhile."""
+    durations: dict[str, list[float]] = {"--help": [], "": []}
     for _ in range(5):
-        begin = time.perf_counter()
-        assert fresh("--help").returncode == 0
-        durations.append(time.perf_counter() - begin)
-    assert min(durations) < 0.3
+        for words, taken in durations.items():
+            begin = time.perf_counter()
+            assert fresh(words, code="" if words else "pass").returncode == 0
+            taken.append(time.perf_counter() - begin)
+    assert min(durations["--help"]) < 5 * min(durations[""])
 
 
 def test_help_without_a_command_and_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from handful.data.audit import audit, in_short
 from handful.data.images import open_store
 from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest
 from handful.data.sources import Arrays, label_words, pixels, read_data
@@ -136,6 +137,31 @@ def test_labels_per_class_keeps_so_many_and_forgets_the_others(per_class: int) -
     again = read_data((X, y), labels_per_class=per_class, seed=3)
     assert again.labels.tolist() == few.labels.tolist() and again.fingerprint == few.fingerprint
     assert few.fingerprint != read_data((X, y), labels_per_class=per_class, seed=4).fingerprint
+
+
+@pytest.mark.parametrize("door", ["folder", "table", "arrays", "archive"])
+def test_a_class_with_fewer_labels_than_were_asked_for_is_said(tmp_path: Path, door: str) -> None:
+    y = ["rose"] * 2 + ["tulip"] * 3 + ["aster"]
+    for number, (word, picture) in enumerate(zip(y, X)):
+        (tmp_path / "photos" / word).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "photos" / word / f"{number}.png")
+    rows = [f"photos/{word}/{number}.png,{word}" for number, word in enumerate(y)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    np.savez(tmp_path / "pictures.npz", x=X, y=y)
+    doors = {"folder": "photos", "table": "labels.csv", "archive": "pictures.npz"}
+    spec = (X, y) if door == "arrays" else tmp_path / doors[door]
+    found = read_data(spec, labels_per_class=3)
+    assert [(note.file, note.reason) for note in found.notes] == [
+        ("aster", "has 1 of the 3 labels that were asked for"),
+        ("rose", "has 2 of the 3 labels that were asked for"),
+    ]
+    store, kept, unreadable = open_store(found, tmp_path / "cache")
+    told = in_short([issue for issue in audit(kept, store, unreadable) if issue.kind == "few"])
+    assert told == (
+        "2 classes with fewer labels than were asked for (aster has 1 of the 3 labels that were asked for; "
+        "rose has 2 of the 3 labels that were asked for)"
+    )
+    assert not read_data(spec, labels_per_class=1).notes and not read_data(spec).notes
 
 
 def test_labels_per_class_below_zero() -> None:

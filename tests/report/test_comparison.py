@@ -176,3 +176,14 @@ def test_settings_join_the_brackets_of_a_title() -> None:
     ):
         found = analyse([cell], [one], {"logistic": title}, data="digits", classes=10, scored_on="test")
         assert found.rows[0].title == whole
+
+
+def test_figures_name_the_recipes_as_the_text_does(comparison: Comparison) -> None:
+    page = render(comparison)
+    bars, rest = page.split('id="curves"')
+    assert (
+        "label propagation (pixels): perhaps &gt; 4</text>" in bars
+    )  # whole, though it is beyond what was measured
+    curves = rest.split('id="time"')[0]
+    assert "label propagation (pixels)</text>" in curves
+    assert "propagation@pixels" not in curves

@@ -119,7 +119,7 @@ def test_figures_are_those_of_the_recipe_itself(tmp_path: Path) -> None:
     (task, rows) = next(iter(source.tasks(4, 1)))
     p = (
         find("nearest-mean")
-        .run(task, Workshop(tmp_path, tmp_path), on="pixels", stage="alone")
+        .run(task, Workshop(tmp_path, tmp_path), on="pixels", stage="nearest-mean")
         .logits(rows)
         .softmax(1)
     )

@@ -15,6 +15,7 @@ import numpy as np
 from handful.augment import steps
 
 BIAS, ONE = np.int32(steps.BIAS), np.int32(steps.ONE)
+RED, GREEN, BLUE = (np.int32(weight) for weight in steps.WHOLE_LUMA)
 LINEAR, CONTRAST, COLOR, SHARPNESS = steps.LINEAR, steps.CONTRAST, steps.COLOR, steps.SHARPNESS
 MASK, SOLARIZE, AUTOCONTRAST, EQUALIZE = steps.MASK, steps.SOLARIZE, steps.AUTOCONTRAST, steps.EQUALIZE
 NEAREST, BILINEAR, ERASE, WINDOW = steps.NEAREST, steps.BILINEAR, steps.ERASE, steps.WINDOW
@@ -132,9 +133,7 @@ def _mean(x):  # type: ignore[no-untyped-def]
 
 @native
 def _luma(red, green, blue):  # type: ignore[no-untyped-def]
-    weighted = (
-        np.int32(red) * np.int32(19595) + np.int32(green) * np.int32(38470) + np.int32(blue) * np.int32(7471)
-    )
+    weighted = np.int32(red) * RED + np.int32(green) * GREEN + np.int32(blue) * BLUE
     return (weighted + np.int32(32768)) >> np.int32(16)
 
 

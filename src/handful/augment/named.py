@@ -6,7 +6,6 @@ lists are written ``rotate|shear-x``. A file (``policy.toml``) holds such a line
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from handful.augment.drawn import Affine, Blur, Cutout, Draw, Erasing, Hue, Jitt
 from handful.augment.operations import OPERATIONS
 from handful.augment.randaugment import AugMix, RandAugment
 from handful.augment.views import Chain, Plain, Strong, View, Weak
-from handful.types import UsageError
+from handful.types import UsageError, did_you_mean
 
 PARTS: dict[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {
     "plain": (Plain, {}),
@@ -64,9 +63,8 @@ def make(text: str, *, flip: bool = True) -> View:
 def _part(text: str, flip: bool) -> View:
     name, *settings = text.split(":")
     if name not in PARTS:
-        near = difflib.get_close_matches(name, [*PARTS, *SHORT], n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise UsageError(f"there is no view '{name}'", fix=f"{hint}Known: {', '.join([*SHORT, *PARTS])}")
+        fix = f"{did_you_mean(name, [*PARTS, *SHORT])} Known: {', '.join([*SHORT, *PARTS])}".strip()
+        raise UsageError(f"there is no view '{name}'", fix=fix)
     kind, fixed = PARTS[name]
     defaults = {f.name: f.default for f in fields(kind) if f.name != "n_draws"}  # type: ignore[arg-type]
     given: dict[str, Any] = {"flip": flip} if kind in WITH_FLIP else {}

@@ -1,7 +1,7 @@
 """The operations that take one number, by name: each turns numbers, one a picture, into steps.
 
 Factors are as in Pillow: 1 leaves the picture as it is, 0 gives the degenerate picture (black, gray, blurred), and
-beyond 1 the difference grows. ``encode`` gives a row a picture for ``steps.run``.
+beyond 1 the difference grows. ``encode`` gives a row a picture for ``tensors.run``.
 
 Legend: B pictures, H height, W width; ``v`` float64 [B].
 """
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.augment import steps
+from handful.augment import steps, tensors
 from handful.augment.steps import BIAS, ONE, fixed, row
-from handful.types import UsageError
+from handful.types import UsageError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,8 @@ def find(name: str) -> Operation:
         UsageError: there is none; the nearest one is named.
     """
     if name not in OPERATIONS:
-        import difflib
-
-        near = difflib.get_close_matches(name, OPERATIONS, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise UsageError(f"there is no operation '{name}'", fix=f"{hint}Known: {', '.join(OPERATIONS)}")
+        fix = f"{did_you_mean(name, OPERATIONS)} Known: {', '.join(OPERATIONS)}".strip()
+        raise UsageError(f"there is no operation '{name}'", fix=fix)
     return OPERATIONS[name]
 
 
@@ -163,4 +160,4 @@ def apply(name: str, x: Tensor, value: Any = 0.0, *, bilinear: bool = False, fil
     """
     v = np.broadcast_to(np.asarray(torch.as_tensor(value).cpu(), np.float64), (len(x),))
     canvas = Canvas(x.shape[2], x.shape[3], bilinear, fill)
-    return steps.run(x, find(name).encode(v, canvas)[:, None])
+    return tensors.run(x, find(name).encode(v, canvas)[:, None])

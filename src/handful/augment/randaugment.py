@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.augment import steps
+from handful.augment import tensors
 from handful.augment.operations import OPERATIONS, Canvas, find
 from handful.augment.views import Stepwise, uniform_to
 from handful.types import UsageError
@@ -170,7 +170,7 @@ class Drawn:
     value: Array
 
     def rows(self, canvas: Canvas) -> Array:
-        """int32 [B, N, 8] for ``steps.run``."""
+        """int32 [B, N, 8] for ``tensors.run``."""
         out = np.zeros((*self.which.shape, 8), np.int32)
         for k, name in enumerate(self.names):
             chosen = self.which == k
@@ -294,5 +294,5 @@ class AugMix:
         w = torch.from_numpy(weights).float().to(x.device).view(len(x), -1, 1, 1, 1)
         mixed = x * w[:, 0]
         for i in range(self.width):
-            mixed += steps.run(x, np.ascontiguousarray(rows[:, i])) * w[:, 1 + i]
+            mixed += tensors.run(x, np.ascontiguousarray(rows[:, i])) * w[:, 1 + i]
         return mixed.add_(0.5).clamp_(0, 255).to(torch.uint8)

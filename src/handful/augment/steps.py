@@ -1,5 +1,5 @@
 """The steps of which augmentations are made, as whole numbers: what happens to each picture of a batch is a table of
-*rows* int32 [B, N, 8], N steps a picture, which ``run`` carries out.
+*rows* int32 [B, N, 8], N steps a picture, which ``tensors.run`` carries out.
 
 A row is (kind, six numbers, fill). Fractions have 16 bits behind the point (``ONE`` is 1.0). All arithmetic is of
 whole numbers, so that the result is the same to the bit on every processor and device. Products are cut off, not
@@ -13,15 +13,14 @@ Legend: B pictures, N steps, C channels, H height, W width.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 ONE = 1 << 16
 BIAS = 1 << 7
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in gray (ITU-R BT.601) …
+WHOLE_LUMA = (19595, 38470, 7471)  # … and the same with 16 bits behind the point, as Pillow has them
 
 IDENTITY = 0
 LINEAR = 1  # scale, offset: x * scale + offset
@@ -63,39 +62,3 @@ def affine(matrix: np.ndarray, *, bilinear: bool = False, fill: int = 0) -> np.n
     a, b, d, e = (fixed(m[:, i, j]) for i in (0, 1) for j in (0, 1))
     c, f = fixed(middles[:, 0]), fixed(middles[:, 1])
     return row(BILINEAR if bilinear else NEAREST, len(m), a, b, c, d, e, f, fill=fill)
-
-
-@cache
-def compiled() -> Any:
-    """The compiled loops of ``augment.compiled``, or None where numba is not installed."""
-    try:
-        import numba  # noqa: F401
-    except ImportError:
-        return None
-    from handful.augment import compiled as module
-
-    return module.run
-
-
-def run(x: Tensor, rows: np.ndarray) -> Tensor:
-    """Each picture through its own steps, in order.
-
-    On the processor by compiled loops where numba is installed (``handful[fast]``), otherwise and on other devices
-    by tensor operations; the bits are the same.
-
-    Args:
-        x: uint8 [B, C, H, W].
-        rows: int32 [B, N, 8].
-
-    Returns:
-        uint8 [B, C, H, W]; x itself stays as it is.
-    """
-    loops = compiled() if x.device.type == "cpu" else None
-    if loops is None:
-        from handful.augment.tensors import run as by_tensors
-
-        return by_tensors(x, rows)
-    x = x.contiguous()
-    out = torch.empty_like(x)
-    loops(x.numpy(), np.ascontiguousarray(rows), out.numpy())
-    return out

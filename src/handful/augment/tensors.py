@@ -1,6 +1,7 @@
-"""Steps by tensor operations, on any device: pictures that take the same kind of step are done together.
+"""Steps carried out: by the compiled loops of ``augment.compiled`` where they can be used, otherwise by tensor
+operations, which give the same bits on any device: pictures that take the same kind of step are done together.
 
-What each kind means is told in ``augment.steps``; ``augment.compiled`` gives the same bits.
+What each kind means is told in ``augment.steps``.
 
 Legend: G pictures of a group, C channels, H height, W width; ``p`` int32 [G, 8, 1, 1, 1] their rows.
 """
@@ -8,6 +9,8 @@ Legend: G pictures of a group, C channels, H height, W width; ``p`` int32 [G, 8,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +22,42 @@ from handful.augment.steps import BIAS, ONE
 AT_ONCE = 1 << 18  # pixels of a chunk on the processor: what is in between has to stay in the cache
 
 
+@cache
+def compiled() -> Any:
+    """The compiled loops of ``augment.compiled``, or None where numba is not installed."""
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return None
+    from handful.augment import compiled as module
+
+    return module.run
+
+
 def run(x: Tensor, rows: np.ndarray) -> Tensor:
-    """As ``steps.run``."""
+    """Each picture through its own steps, in order.
+
+    On the processor by compiled loops where numba is installed (``handful[fast]``), otherwise and on other devices
+    by tensor operations; the bits are the same.
+
+    Args:
+        x: uint8 [B, C, H, W].
+        rows: int32 [B, N, 8].
+
+    Returns:
+        uint8 [B, C, H, W]; x itself stays as it is.
+    """
+    loops = compiled() if x.device.type == "cpu" else None
+    if loops is None:
+        return by_tensors(x, rows)
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    loops(x.numpy(), np.ascontiguousarray(rows), out.numpy())
+    return out
+
+
+def by_tensors(x: Tensor, rows: np.ndarray) -> Tensor:
+    """As ``run``, never by the compiled loops."""
     out = x.contiguous().clone()
     for n in range(rows.shape[1]):
         kinds = rows[:, n, 0]
@@ -33,6 +70,12 @@ def run(x: Tensor, rows: np.ndarray) -> Tensor:
                 p = torch.from_numpy(rows[:, n]).to(x.device)[group].view(len(group), 8, 1, 1, 1)
                 out.index_copy_(0, group, KINDS[kind](out.index_select(0, group), p))
     return out
+
+
+def gray(x: Tensor) -> Tensor:
+    """ITU-R 601 gray of [B, C, H, W] pictures, colour or gray, not rounded: float32 [B, 1, H, W]."""
+    x = x.float()
+    return torch.einsum("nchw,c->nhw", x, x.new_tensor(steps.LUMA)).unsqueeze(1) if x.shape[1] == 3 else x
 
 
 def _byte(x: Tensor) -> Tensor:
@@ -48,8 +91,8 @@ def _luma(x: Tensor) -> Tensor:
     """ITU-R 601 gray as Pillow has it: int32 [G, 1, H, W]."""
     if x.shape[1] != 3:
         return x[:, :1].int()
-    red, green, blue = x.int().split(1, 1)
-    return (red * 19595 + green * 38470 + blue * 7471 + (1 << 15)) >> 16
+    red, green, blue = (part * weight for part, weight in zip(x.int().split(1, 1), steps.WHOLE_LUMA))
+    return (red + green + blue + (1 << 15)) >> 16
 
 
 def _contrast(x: Tensor, p: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from handful.augment import steps
+from handful.augment import steps, tensors
 from handful.types import InputSpec
 
 
@@ -51,7 +51,7 @@ class Stepwise:
 
     def __call__(self, x: Tensor, u: Tensor) -> Tensor:
         """Args: x uint8 [B, C, H, W]; u [B, n_draws]."""
-        return steps.run(x, self.rows(u.cpu().double().numpy(), x.shape[2], x.shape[3]))
+        return tensors.run(x, self.rows(u.cpu().double().numpy(), x.shape[2], x.shape[3]))
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Chain:
             else:
                 numbers = u.cpu().double().numpy()
                 h, w = x.shape[2:]
-                x = steps.run(x, np.concatenate([v.rows(numbers[:, c], h, w) for v, c in parts], 1))
+                x = tensors.run(x, np.concatenate([v.rows(numbers[:, c], h, w) for v, c in parts], 1))
         return x
 
     def _runs(self) -> Iterator[tuple[bool | None, list[tuple[Any, slice]]]]:
@@ -177,7 +177,7 @@ def to_input(x: Tensor, spec: InputSpec) -> Tensor:
     are resized (bicubic, antialiased).
     """
     if x.shape[-1] != spec.size or x.shape[-2] != spec.size:
-        # whole gray values, as the tables of frozen features are made (data.features.prepare)
+        # whole gray values, as the tables of frozen features are made (inference.features)
         size = (spec.size, spec.size)
         x = x if x.device.type == "cpu" else x.float()
         x = F.interpolate(x, size=size, mode="bicubic", antialias=True, align_corners=False)
@@ -187,7 +187,7 @@ def to_input(x: Tensor, spec: InputSpec) -> Tensor:
         if out.shape[1] == 1:
             out = out.expand(-1, spec.channels, -1, -1)
         else:
-            out = (out * out.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+            out = (out * out.new_tensor(steps.LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
     scale = 1 / (255 * out.new_tensor(spec.std)).view(1, -1, 1, 1)
     offset = -(out.new_tensor(spec.mean) / out.new_tensor(spec.std)).view(1, -1, 1, 1)
     return out * scale + offset

@@ -31,11 +31,13 @@ WORDS = {
     "unreadable": ("unreadable file", "unreadable files"),
     "left out": ("thing left out", "things left out"),
     "name": ("class name like another", "class names like others"),
+    "few": ("class with fewer labels than were asked for", "classes with fewer labels than were asked for"),
     "single": ("class with one picture", "classes with one picture"),
     "shares": ("doubt about the classes' shares", "doubts about the classes' shares"),
     "strange": ("picture like no labelled class", "pictures like no labelled class"),
     "copy": ("copy", "copies"),
 }
+NAMED = 5  # classes that a line names
 ORDER: tuple[str, ...] = tuple(WORDS)  # gravest first
 
 
@@ -97,9 +99,15 @@ def save_issues(issues: Sequence[Issue], path: Path) -> None:
 
 
 def in_short(issues: Sequence[Issue]) -> str:
-    """ "2 copies across splits, 1 unreadable file"; "" where all is well."""
+    """ "2 copies across splits, 1 unreadable file"; "" where all is well. Classes with few labels are named."""
     counts = Counter(issue.kind for issue in issues)
-    return ", ".join(f"{counts[kind]} {WORDS[kind][counts[kind] > 1]}" for kind in ORDER if counts[kind])
+    few = [f"{issue.file} {issue.reason}" for issue in issues if issue.kind == "few"]
+    named = {"few": f" ({'; '.join(few[:NAMED])}{'; …' if len(few) > NAMED else ''})"}
+    return ", ".join(
+        f"{counts[kind]} {WORDS[kind][counts[kind] > 1]}{named.get(kind, '')}"
+        for kind in ORDER
+        if counts[kind]
+    )
 
 
 def _compared(manifest: Manifest) -> np.ndarray:

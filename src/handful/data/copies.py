@@ -18,7 +18,6 @@ Legend: N pictures, P pairs, V pixels a side that are verified.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,7 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from handful.augment.tensors import gray
 from handful.data.images import Images
+from handful.randomness import digest
 
 SMALLEST = 48  # px a side
 PARTNERS = 12  # nearest pictures of each that are looked at
@@ -42,7 +43,6 @@ CROPS = [
     (x, y) for x in (0.0, 0.5, 1.0) for y in (0.0, 0.5, 1.0)
 ]  # where the cut-out lies, of what is cut off
 CUT = 0.05  # of each side that is cut off
-LUMA = torch.tensor([0.299, 0.587, 0.114])
 
 
 class Pair(NamedTuple):
@@ -85,11 +85,10 @@ def find_copies(
 
 def _equal(images: Images) -> np.ndarray:
     """For every row the first row with the same pixels, int64 [N]."""
-    seen: dict[bytes, int] = {}
+    seen: dict[str, int] = {}
     first = np.empty(len(images), dtype=np.int64)
     for row in range(len(images)):
-        digest = hashlib.blake2b(images.data[row].numpy().data, digest_size=16).digest()
-        first[row] = seen.setdefault(digest, row)
+        first[row] = seen.setdefault(digest(images.data[row], size=16), row)
     return first
 
 
@@ -206,7 +205,6 @@ def _blur(x: Tensor, sigma: float) -> Tensor:
 
 def _gray(images: Images, rows: Tensor, side: int) -> Tensor:
     """Gray pictures float32 [n, side, side], 0 … 255."""
-    x = images.take(rows).float()
-    if x.shape[1] == 3:
-        x = torch.einsum("nchw,c->nhw", x, LUMA).unsqueeze(1)
-    return F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)[:, 0]
+    return F.interpolate(
+        gray(images.take(rows)), (side, side), mode="bilinear", antialias=True, align_corners=False
+    )[:, 0]

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handful.augment.tensors import gray
 from handful.data.images import Images
 from handful.data.split import folds
 from handful.stats.intervals import Estimate, accuracy
@@ -27,8 +28,6 @@ FOLDS = 5
 C = 0.015  # inverse strength of the penalty; with two rows of weights, half of what it is with one
 LOOK = 16  # pixels a side that the classifier sees
 COMPONENTS = 48  # of these pixels
-NO_SHIFT = 0.2  # standard deviations that are called small (Cohen 1988)
-LUMA = torch.tensor([0.299, 0.587, 0.114])
 
 Measures = dict[str, NDArray[np.float64]]
 
@@ -107,7 +106,7 @@ def looks(images: Images, rows: Tensor) -> Tensor:
     """Shrunk gray pictures, float32 [n, LOOK²] in [0, 1]."""
     return torch.cat(
         [
-            F.interpolate(_gray(images, some), (LOOK, LOOK), mode="area").flatten(1) / 255
+            F.interpolate(gray(images.take(some)), (LOOK, LOOK), mode="area").flatten(1) / 255
             for some in rows.split(1024)
         ]
     )
@@ -127,18 +126,18 @@ def measures(images: Images, rows: Tensor) -> Measures:
     the border (all 0 … 1), and for colour pictures saturation and the share of red and of blue."""
     found: dict[str, list[Tensor]] = {}
     for some in rows.split(512):
-        gray = _gray(images, some)[:, 0] / 255
-        edge = max(1, gray.shape[1] // 8)
-        border = torch.ones_like(gray[0], dtype=torch.bool)
+        light = gray(images.take(some))[:, 0] / 255
+        edge = max(1, light.shape[1] // 8)
+        border = torch.ones_like(light[0], dtype=torch.bool)
         border[edge:-edge, edge:-edge] = False
-        slopes = (gray[:, 1:] - gray[:, :-1]).abs().mean((1, 2)) + (
-            gray[:, :, 1:] - gray[:, :, :-1]
+        slopes = (light[:, 1:] - light[:, :-1]).abs().mean((1, 2)) + (
+            light[:, :, 1:] - light[:, :, :-1]
         ).abs().mean((1, 2))
         figures = {
-            "brightness": gray.mean((1, 2)),
-            "contrast": gray.std((1, 2)),
+            "brightness": light.mean((1, 2)),
+            "contrast": light.std((1, 2)),
             "sharpness": slopes / 2,
-            "brightness of the border": gray[:, border].mean(1),
+            "brightness of the border": light[:, border].mean(1),
         }
         if images.channels == 3:
             x = images.take(some).float() / 255
@@ -154,9 +153,3 @@ def measures(images: Images, rows: Tensor) -> Measures:
 def as_features(figures: Mapping[str, NDArray[np.float64]], names: list[str]) -> Tensor:
     """Some of the figures as columns, float32 [n, len(names)]."""
     return torch.from_numpy(np.stack([figures[name] for name in names], 1)).float()
-
-
-def _gray(images: Images, rows: Tensor) -> Tensor:
-    """Gray pictures float32 [n, 1, S, S], 0 … 255."""
-    x = images.take(rows).float()
-    return torch.einsum("nchw,c->nhw", x, LUMA).unsqueeze(1) if x.shape[1] == 3 else x

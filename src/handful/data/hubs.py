@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,10 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest
-from handful.data.sources import SPLIT_WORDS, assemble
+from handful.data.manifest import (
+    LABELLED,
+    SPLIT_WORDS,
+    TEST,
+    UNLABELLED,
+    VALIDATION,
+    Manifest,
+    assemble,
+)  # fmt: skip
 from handful.randomness import key
-from handful.types import Interrupted, UsageError
+from handful.types import Interrupted, UsageError, did_you_mean
 
 SPLIT_ARGUMENT = {LABELLED: "train", UNLABELLED: "unlabeled", VALIDATION: "val", TEST: "test"}
 SAMPLE = 256  # pictures whose pixels go into the fingerprint of a data set that is known by name
@@ -48,8 +54,7 @@ def read_torchvision(name: str, downloads: Path) -> Manifest:
 
     known = [n for n in datasets.__all__ if isinstance(getattr(datasets, n), type)]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean 'torchvision:{near[0]}'?" if near else "see the names in torchvision.datasets"
+        hint = did_you_mean(name, known, "torchvision:") or "see the names in torchvision.datasets"
         raise UsageError(f"torchvision has no data set '{name}'", fix=hint)
     kind = getattr(datasets, name)
     takes = inspect.signature(kind).parameters

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +22,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from handful.data.manifest import Manifest
-from handful.files import sync_folder
-from handful.randomness import key
+from handful.files import beside, sync_folder
+from handful.randomness import digest, key
 from handful.types import HandfulError, Interrupted, UsageError
 
 VERSION = 2  # of the store: its layout, and how pictures are decoded
@@ -74,15 +72,8 @@ def from_array(
     if data.dtype != np.uint8 or data.ndim != 4:
         raise UsageError(f"pictures must be uint8 [N, C, H, W], got {data.dtype} {list(data.shape)}")
     if fingerprint is None:
-        fingerprint = f"{key(data.shape, hash_of(data)):016x}"
+        fingerprint = f"{key(data.shape, digest(data)):016x}"
     return Images(torch.from_numpy(np.ascontiguousarray(data)), names or _Numbers(len(data)), fingerprint)
-
-
-def hash_of(data: np.ndarray) -> str:
-    """A hash over the bytes of an array."""
-    import hashlib
-
-    return hashlib.blake2b(np.ascontiguousarray(data).view(np.uint8).data, digest_size=8).hexdigest()
 
 
 def open_store(
@@ -263,74 +254,45 @@ def _build(
 ) -> None:
     """Decode everything into a folder beside its final place, then rename it: a kill leaves no half store.
 
-    Several processes may do this at once: each has a scratch folder of its own, and the first to finish wins.
+    Several may do this at once: each has a scratch folder of its own, and the first to finish wins.
     """
-    scratch = folder.with_name(f"{folder.name}.{_host()}.{os.getpid()}.tmp")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.parent.glob(f"{folder.name}.*.tmp"):
-            if left_over == scratch or not _alive(left_over):
-                shutil.rmtree(left_over, ignore_errors=True)
-        scratch.mkdir()
-        bad: list[int] = []
-        problems: list[tuple[str, str]] = []
-        with open(scratch / "images.u8", "wb") as out:
-            for row, result in enumerate(_decoded(manifest, channels, side)):
-                if isinstance(result, str):
-                    bad.append(row)
-                    problems.append((manifest.paths[row], result))
-                else:
-                    out.write(result.tobytes())
-                if progress and (row % 64 == 0 or row + 1 == len(manifest)):
-                    progress(row + 1, len(manifest))
-            out.flush()
-            os.fsync(out.fileno())
-        if len(bad) == len(manifest):
-            path, reason = problems[0]
-            raise HandfulError(
-                f"no picture can be read: {reason}", file=manifest.root / path, fix="check the files"
-            )
-        # makes no parents: the folder may have been removed by somebody
-        with open(scratch / "store.json", "w") as out_text:
-            json.dump({"bad_rows": bad, "problems": problems}, out_text)
-            out_text.flush()
-            os.fsync(out_text.fileno())
-        try:
-            os.replace(scratch, folder)
-        except OSError:
-            if not (folder / "store.json").exists():  # otherwise another process was quicker
-                raise
+        with beside(folder) as scratch:
+            scratch.mkdir()
+            bad: list[int] = []
+            problems: list[tuple[str, str]] = []
+            with open(scratch / "images.u8", "wb") as out:
+                for row, result in enumerate(_decoded(manifest, channels, side)):
+                    if isinstance(result, str):
+                        bad.append(row)
+                        problems.append((manifest.paths[row], result))
+                    else:
+                        out.write(result.tobytes())
+                    if progress and (row % 64 == 0 or row + 1 == len(manifest)):
+                        progress(row + 1, len(manifest))
+                out.flush()
+                os.fsync(out.fileno())
+            if len(bad) == len(manifest):
+                path, reason = problems[0]
+                raise HandfulError(
+                    f"no picture can be read: {reason}", file=manifest.root / path, fix="check the files"
+                )
+            # makes no parents: the folder may have been removed by somebody
+            with open(scratch / "store.json", "w") as out_text:
+                json.dump({"bad_rows": bad, "problems": problems}, out_text)
+                out_text.flush()
+                os.fsync(out_text.fileno())
+            try:
+                os.replace(scratch, folder)
+            except OSError:
+                if not (folder / "store.json").exists():  # otherwise another builder was quicker
+                    raise
         sync_folder(folder.parent)
     except OSError as error:
         fix = "free some space, or set HANDFUL_CACHE to a folder that can be written"
         raise HandfulError(
             f"the picture cache cannot be written ({error})", file=folder.parent, fix=fix
         ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _host() -> str:
-    """A short name of this machine, or container: process numbers mean nothing on another one."""
-    return f"{key(platform.node()):016x}"[:8]
-
-
-def _alive(scratch: Path) -> bool:
-    """Whether the process that a scratch folder is named after still runs; on another machine, for a day."""
-    if scratch.name.split(".")[-3] != _host():
-        try:
-            return time.time() - scratch.stat().st_mtime < 24 * 3600
-        except OSError:
-            return False
-    if os.name == "nt":  # there, signal 0 would end it
-        return True
-    try:
-        os.kill(int(scratch.name.split(".")[-2]), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except OSError:  # it runs, under another user
-        return True
-    return True
 
 
 def _decoded(manifest: Manifest, channels: int, side: int, ahead: int = 256) -> Iterator[np.ndarray | str]:

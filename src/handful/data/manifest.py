@@ -9,8 +9,6 @@ Two layouts of folders are read here (other kinds of input: ``data.sources``)::
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -20,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from handful.randomness import key
-from handful.types import UsageError
+from handful.randomness import digest, key
+from handful.types import UsageError, did_you_mean
 
 LABELLED, UNLABELLED, VALIDATION, TEST = "labelled", "unlabelled", "validation", "test"
 SPLITS = (LABELLED, UNLABELLED, VALIDATION, TEST)
@@ -34,6 +32,7 @@ FOLDER_NAMES = {
     "unlabeled": UNLABELLED,
     "unlabelled": UNLABELLED,
 }
+SPLIT_WORDS = {**FOLDER_NAMES, "training": LABELLED, **{name: name for name in SPLITS}}
 ENDINGS = frozenset(
     [".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
 )
@@ -224,20 +223,105 @@ def read_pile(folder: str | Path) -> Manifest:
     )
 
 
+def assemble(
+    root: Path,
+    *,
+    pictures: Sequence[Any],
+    words: Sequence[str],
+    order: Sequence[str] | None,
+    splits: Sequence[str] | None,
+    names: Sequence[str] | None,
+    content: str,
+    name: str,
+) -> Manifest:
+    """The manifest of pictures that are no files.
+
+    Args:
+        root: what messages name.
+        words: N class names, "" where unlabelled.
+        order: class names in the order they should have, where the input knows one; otherwise sorted.
+        splits: N of ``SPLITS``; pictures to learn from without a label become unlabelled.
+        content: hash of the pixels.
+
+    Raises:
+        UsageError: see ``checked``.
+    """
+    found = list(splits) if splits is not None else [LABELLED] * len(words)
+    named = list(names) if names is not None else [f"{number:06d}" for number in range(len(words))]
+    if len(set(named)) != len(named):
+        twice = Counter(named).most_common(1)[0][0]
+        raise UsageError(f"two pictures are called '{twice}'", file=root, fix="give each a name of its own")
+    classes, labels, found = checked(root, named, words, found, order)
+    text = "\x1f".join(f"{a}\x1e{b}\x1e{c}" for a, b, c in zip(named, words, found))
+    mark = f"{key(content, text, classes):016x}"
+    return Manifest(root, classes, tuple(named), labels, np.array(found), mark, name, pictures=pictures)
+
+
+def checked(
+    root: Path,
+    names: Sequence[str],
+    words: Sequence[str],
+    splits: Sequence[str],
+    order: Sequence[str] | None = None,
+) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
+    """Classes (of the training part only), labels int64 [N] and splits of N rows.
+
+    Raises:
+        UsageError: nothing there, nothing labelled, one class, a validation or test picture without a label or
+            of a class that training does not have.
+    """
+    if not len(names):
+        raise UsageError("holds no pictures", file=root, fix="check what the file holds")
+    found = [UNLABELLED if s == UNLABELLED or (s == LABELLED and not w) else s for w, s in zip(words, splits)]
+    present = {w for w, s in zip(words, found) if s == LABELLED}
+    classes = tuple(c for c in order if c in present) if order is not None else tuple(sorted(present))
+    if not classes:
+        raise UsageError("nothing is labelled", file=root, fix="label a few pictures of each class")
+    if len(classes) == 1:
+        raise UsageError(
+            f"has only one class ({classes[0]})", file=root, fix="label pictures of a second class"
+        )
+    index = {c: i for i, c in enumerate(classes)}
+    labels = np.full(len(words), -1, dtype=np.int64)
+    for row, (where, word, split) in enumerate(zip(names, words, found)):
+        if split == UNLABELLED:
+            continue
+        if not word:
+            fix = f"give its label, or put it into split 'unlabeled' instead of {split}"
+            raise UsageError(f"'{printable(where)}' is a {split} picture without a label", file=root, fix=fix)
+        if word not in index:
+            reason = f"class '{word}' of '{printable(where)}' is not among the training classes"
+            raise UsageError(reason, file=root, fix=nearest(word, classes))
+        labels[row] = index[word]
+    return classes, labels, found
+
+
+def split_of(word: object) -> str:
+    """One of ``SPLITS`` from any of its names ("" is the training part).
+
+    Raises:
+        UsageError: another word.
+    """
+    text = str(word).strip().lower()
+    if text not in SPLIT_WORDS and text:
+        raise UsageError(f"'{word}' is not a split", fix=f"use one of {', '.join(FOLDER_NAMES)}")
+    return SPLIT_WORDS.get(text, LABELLED)
+
+
 def fingerprint(root: Path, paths: Sequence[str], notes: Sequence[str]) -> str:
     """Hash of names, notes (class and split), sizes and modification times; 16 hex digits.
 
     A file that has gone since it was listed counts as such; reading it gives the reason.
     """
-    digest = hashlib.blake2b(digest_size=8)
+    lines = []
     for path, note in zip(paths, notes):
         try:
             stat = (root / path).stat()
             state = f"{stat.st_size}\x1f{stat.st_mtime_ns}"
         except OSError:
             state = "gone"
-        digest.update(f"{path}\x1f{note}\x1f{state}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+        lines.append(f"{path}\x1f{note}\x1f{state}\n")
+    return digest(*lines)
 
 
 def pictures_below(root: Path, part: str = "") -> list[str]:
@@ -368,5 +452,4 @@ def _check(
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """The fix for a class that training does not have."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else "add labelled pictures of it, or remove it"
+    return did_you_mean(name, known) or "add labelled pictures of it, or remove it"

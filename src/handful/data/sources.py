@@ -20,7 +20,6 @@ import os
 import re
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,26 +27,25 @@ from typing import Any, cast
 
 import numpy as np
 
-from handful.data.images import hash_of
 from handful.data.manifest import (
-    FOLDER_NAMES,
     LABELLED,
-    SPLITS,
+    SPLIT_WORDS,
     TEST,
     UNLABELLED,
     VALIDATION,
+    Issue,
     Manifest,
-    nearest,
+    assemble,
     printable,
     read_folder,
+    split_of,
 )
 from handful.data.split import draw
-from handful.randomness import key
+from handful.randomness import digest, key
 from handful.types import UsageError
 
 TABLES = (".csv", ".tsv", ".parquet")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
-SPLIT_WORDS = {**FOLDER_NAMES, "training": LABELLED, **{name: name for name in SPLITS}}
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,8 @@ def read_data(
 
     Args:
         spec: a path, "torchvision:NAME", "hf:NAME", ``(x, y)``, an ``Arrays`` or a ``Manifest``.
-        labels_per_class: keep so many labels of each class, drawn by ``seed``, and forget the others; 0: all.
+        labels_per_class: keep so many labels of each class, drawn by ``seed``, and forget the others; 0: all. A class
+            that has fewer is among the manifest's notes.
         downloads: where data sets that are known by name are kept.
 
     Raises:
@@ -137,13 +136,26 @@ def _read(spec: Any, downloads: Path) -> Manifest:
 
 
 def _fewer_labels(manifest: Manifest, per_class: int, seed: int) -> Manifest:
-    """Keep ``per_class`` labels of each class; the other pictures of the training part become unlabelled."""
+    """Keep ``per_class`` labels of each class; the other pictures of the training part become unlabelled. A class that
+    has fewer keeps those, and is noted."""
     rows = manifest.ids(LABELLED)
+    there = np.bincount(manifest.labels[rows], minlength=len(manifest.classes))
+    few = [
+        Issue(
+            name,
+            f"has {n} of the {per_class} labels that were asked for",
+            "label more, or ask for fewer",
+            "few",
+        )
+        for name, n in zip(manifest.classes, there.tolist())
+        if n < per_class
+    ]
     forget = np.setdiff1d(rows, rows[draw(manifest.labels[rows], per_class, seed)])
     labels, splits = manifest.labels.copy(), manifest.splits.astype(object)
     labels[forget], splits[forget] = -1, UNLABELLED
     mark = f"{key(manifest.fingerprint, per_class, seed):016x}"
-    return replace(manifest, labels=labels, splits=splits.astype(str), fingerprint=mark)
+    notes = (*manifest.notes, *few)
+    return replace(manifest, labels=labels, splits=splits.astype(str), fingerprint=mark, notes=notes)
 
 
 def from_arrays(arrays: Arrays) -> Manifest:
@@ -173,91 +185,6 @@ def from_arrays(arrays: Arrays) -> Manifest:
         content=_hash(x),
         name=arrays.name,
     )
-
-
-def assemble(
-    root: Path,
-    *,
-    pictures: Sequence[Any],
-    words: Sequence[str],
-    order: Sequence[str] | None,
-    splits: Sequence[str] | None,
-    names: Sequence[str] | None,
-    content: str,
-    name: str,
-) -> Manifest:
-    """The manifest of pictures that are no files.
-
-    Args:
-        root: what messages name.
-        words: N class names, "" where unlabelled.
-        order: class names in the order they should have, where the input knows one; otherwise sorted.
-        splits: N of ``SPLITS``; pictures to learn from without a label become unlabelled.
-        content: hash of the pixels.
-
-    Raises:
-        UsageError: see ``checked``.
-    """
-    found = list(splits) if splits is not None else [LABELLED] * len(words)
-    named = list(names) if names is not None else [f"{number:06d}" for number in range(len(words))]
-    if len(set(named)) != len(named):
-        twice = Counter(named).most_common(1)[0][0]
-        raise UsageError(f"two pictures are called '{twice}'", file=root, fix="give each a name of its own")
-    classes, labels, found = checked(root, named, words, found, order)
-    text = "\x1f".join(f"{a}\x1e{b}\x1e{c}" for a, b, c in zip(named, words, found))
-    mark = f"{key(content, text, classes):016x}"
-    return Manifest(root, classes, tuple(named), labels, np.array(found), mark, name, pictures=pictures)
-
-
-def checked(
-    root: Path,
-    names: Sequence[str],
-    words: Sequence[str],
-    splits: Sequence[str],
-    order: Sequence[str] | None = None,
-) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
-    """Classes (of the training part only), labels int64 [N] and splits of N rows.
-
-    Raises:
-        UsageError: nothing there, nothing labelled, one class, a validation or test picture without a label or
-            of a class that training does not have.
-    """
-    if not len(names):
-        raise UsageError("holds no pictures", file=root, fix="check what the file holds")
-    found = [UNLABELLED if s == UNLABELLED or (s == LABELLED and not w) else s for w, s in zip(words, splits)]
-    present = {w for w, s in zip(words, found) if s == LABELLED}
-    classes = tuple(c for c in order if c in present) if order is not None else tuple(sorted(present))
-    if not classes:
-        raise UsageError("nothing is labelled", file=root, fix="label a few pictures of each class")
-    if len(classes) == 1:
-        raise UsageError(
-            f"has only one class ({classes[0]})", file=root, fix="label pictures of a second class"
-        )
-    index = {c: i for i, c in enumerate(classes)}
-    labels = np.full(len(words), -1, dtype=np.int64)
-    for row, (where, word, split) in enumerate(zip(names, words, found)):
-        if split == UNLABELLED:
-            continue
-        if not word:
-            fix = f"give its label, or put it into split 'unlabeled' instead of {split}"
-            raise UsageError(f"'{printable(where)}' is a {split} picture without a label", file=root, fix=fix)
-        if word not in index:
-            reason = f"class '{word}' of '{printable(where)}' is not among the training classes"
-            raise UsageError(reason, file=root, fix=nearest(word, classes))
-        labels[row] = index[word]
-    return classes, labels, found
-
-
-def split_of(word: object) -> str:
-    """One of ``SPLITS`` from any of its names ("" is the training part).
-
-    Raises:
-        UsageError: another word.
-    """
-    text = str(word).strip().lower()
-    if text not in SPLIT_WORDS and text:
-        raise UsageError(f"'{word}' is not a split", fix=f"use one of {', '.join(FOLDER_NAMES)}")
-    return SPLIT_WORDS.get(text, LABELLED)
 
 
 def pixels(x: Any) -> np.ndarray:
@@ -434,7 +361,7 @@ def _array(values: Any) -> np.ndarray:
 
 
 def _hash(x: np.ndarray) -> str:
-    return f"{x.shape}{hash_of(x)}"
+    return f"{x.shape}{digest(x)}"
 
 
 def _sequence(x: np.ndarray) -> Sequence[Any]:

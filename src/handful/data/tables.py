@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import os
 from collections.abc import Sequence
@@ -12,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from handful.data.manifest import Manifest, fingerprint, printable
-from handful.data.sources import checked, split_of
-from handful.types import UsageError
+from handful.data.manifest import Manifest, checked, fingerprint, printable, split_of
+from handful.types import UsageError, did_you_mean
 
 COLUMNS = ("path", "label", "split", "domain")
 ANY_TABLE = frozenset(
@@ -28,7 +26,7 @@ def read_table(path: Path) -> Manifest:
 
     Raises:
         UsageError: it cannot be read, a column is missing or unknown, a file is missing, a path comes twice with
-            different labels or splits, or see ``sources.checked``.
+            different labels or splits, or see ``manifest.checked``.
     """
     header, rows = _parquet(path) if path.suffix.lower() == ".parquet" else _text(path)
     where = _columns(path, header)
@@ -109,9 +107,8 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     names = [name.strip().lower() for name in header]
     for name in names:
         if name not in COLUMNS:
-            near = difflib.get_close_matches(name, COLUMNS, n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            fix = f"{hint}The columns are path,label and, if wanted, split,domain"
+            hint = did_you_mean(name, COLUMNS)
+            fix = f"{hint} The columns are path,label and, if wanted, split,domain".strip()
             raise UsageError(f"has an unknown column '{printable(name)[:80]}'", file=path, fix=fix)
         if names.count(name) > 1:
             raise UsageError(f"has two columns '{name}'", file=path, fix="keep one")

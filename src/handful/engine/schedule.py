@@ -6,11 +6,6 @@ import math
 from collections.abc import Callable
 
 
-def constant() -> Callable[[int], float]:
-    """1 at every step."""
-    return lambda step: 1.0
-
-
 def cosine(steps: int, warmup: int = 0, turns: float = 0.5) -> Callable[[int], float]:
     """Linear warm-up over ``warmup`` steps, then cos(turns * pi * t), t from 0 to 1.
 

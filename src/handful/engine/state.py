@@ -33,7 +33,8 @@ class Precision:
 
 @dataclass
 class TrainingState:
-    """Networks by role, their optimisers, the step; ``seed`` and ``stage`` name the run's random draws.
+    """Networks by role, their optimisers, the step; ``seed`` and ``stage`` name the run's random draws, and ``names``
+    the pictures of some row numbers, in messages.
 
     Each optimiser's parameter groups carry ``base_lr``; the learning rate of a step is
     ``base_lr * schedule(step)``, so that a schedule has nothing to save; a role without a schedule keeps its rate.
@@ -46,6 +47,7 @@ class TrainingState:
     seed: int = 0
     stage: str = "train"
     precision: Precision = Precision()
+    names: Callable[[torch.Tensor], list[str]] = lambda index: list(map(str, index.tolist()))
 
     def advance(self, role: str) -> None:
         """One step of ``role``'s optimiser, at this step's learning rates."""

@@ -110,35 +110,32 @@ def missing(name: str) -> list[str]:
     return [package for package in BACKENDS[name].needs if importlib.util.find_spec(package) is None]
 
 
-def reference_features(model: nn.Module, images: Images, spec: InputSpec) -> Tensor:
-    """Features of a few pictures, evenly spread, by the network itself in fp32: what backends must match.
+def reference(model: nn.Module, images: Images, spec: InputSpec) -> tuple[Tensor, Tensor]:
+    """Up to ``PARITY_PICTURES`` pictures, evenly spread and prepared, and their features by the network itself in fp32:
+    what backends must match.
 
     Raises:
         UsageError: where there are no pictures.
     """
-    if not len(images):
+    n = len(images)
+    if not n:
         raise UsageError("there are no pictures to take features of")
+    x = prepare(images.take(torch.linspace(0, n - 1, min(n, PARITY_PICTURES)).round().long()), spec)
     device = device_of(model)
-    x = prepare(images.take(spread(len(images))), spec)
     with torch.inference_mode():
-        return FeatureExtractor(model, spec).to(device)(x.to(device)).cpu()
-
-
-def spread(n: int) -> Tensor:
-    """Up to ``PARITY_PICTURES`` numbers from 0 to n - 1, evenly spread."""
-    return torch.linspace(0, n - 1, min(n, PARITY_PICTURES)).round().long()
+        return x, FeatureExtractor(model, spec).to(device)(x.to(device)).cpu()
 
 
 def start(
     name: str,
     model: nn.Module,
-    images: Images,
     spec: InputSpec,
     batch: int | None,
     cache: Path | None,
-    reference: Tensor,
+    some: Tensor,
+    expected: Tensor,
 ) -> tuple[Runner, int]:
-    """A backend ready to run and its batch size, after it has matched ``reference``.
+    """A backend ready to run and its batch size, after its features of ``some`` pictures have matched ``expected``.
 
     Raises:
         UsageError: where it is unknown or not installed.
@@ -150,9 +147,8 @@ def start(
         packages = " ".join(missing(name))
         raise UsageError(f"backend {name!r} needs {packages}", fix="pip install 'handful[fast]'")
     size = batch or BACKENDS[name].batch
-    some = prepare(images.take(spread(len(images))), spec)
     full = some[torch.arange(size) % len(some)]
-    got = torch.zeros_like(reference)
+    got = torch.zeros_like(expected)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             folder = cache or Path(scratch)
@@ -162,8 +158,8 @@ def start(
         raise
     except Exception as error:  # any failure of a foreign runtime: told in full, and another can be used
         raise HandfulError(f"backend {name!r} failed ({type(error).__name__}: {error})") from error
-    cosine = F.cosine_similarity(got, reference).min().item()
-    if not cosine >= PARITY and not torch.allclose(got, reference, rtol=1e-3, atol=1e-5):
+    cosine = F.cosine_similarity(got, expected).min().item()
+    if not cosine >= PARITY and not torch.allclose(got, expected, rtol=1e-3, atol=1e-5):
         raise HandfulError(
             f"backend {name!r} gives other features than fp32 eager (cosine {cosine:.4f} < {PARITY})",
             fix="use backend 'torch-eager-fp32'",

@@ -9,7 +9,6 @@ import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from handful.files import beside
 from handful.inference.backends import (
     FORMAT,
     Images,
@@ -26,7 +26,7 @@ from handful.inference.backends import (
     fingerprint,
     order,
     prepare,
-    reference_features,
+    reference,
     start,
 )
 from handful.types import HandfulError, InputSpec, Interrupted
@@ -79,7 +79,7 @@ def extract(
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(cache, error) from error
-    reference: Tensor | None = None
+    check: tuple[Tensor, Tensor] | None = None
     was_training = model.training
     model.eval()
     try:
@@ -88,10 +88,9 @@ def extract(
             values = read(path) if path else None
             if values is not None and len(values) == len(images):
                 return Features(values, name)
-            if reference is None:
-                reference = reference_features(model, images, spec)
+            check = check or reference(model, images, spec)
             try:
-                runner, size = start(name, model, images, spec, batch, cache, reference)
+                runner, size = start(name, model, spec, batch, cache, *check)
             except Interrupted:
                 raise
             except HandfulError as error:
@@ -99,7 +98,7 @@ def extract(
                     raise
                 log.info("features: backend %s is not used: %s", name, error)
                 continue
-            values = run(runner, images, spec, size, mirror, reference.shape[1], progress)
+            values = run(runner, images, spec, size, mirror, check[1].shape[1], progress)
             if path:
                 write(path, values)
                 return Features(cast(Tensor, read(path)), name)
@@ -136,22 +135,18 @@ def run(
 
 def write(path: Path, values: Tensor) -> None:
     """Store features as ``.npy`` with a CRC-32 of the file after it; whole or not at all."""
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("wb") as file:
-            np.save(file, values.numpy())
-        checksum = crc(scratch, scratch.stat().st_size)
-        with scratch.open("ab") as file:
-            file.write(checksum.to_bytes(4, "little"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
+        with beside(path) as scratch:
+            with scratch.open("wb") as file:
+                np.save(file, values.numpy())
+            checksum = crc(scratch, scratch.stat().st_size)
+            with scratch.open("ab") as file:
+                file.write(checksum.to_bytes(4, "little"))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(scratch, path)
     except OSError as error:
         raise unwritable(path.parent, error) from error
-    finally:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
 
 
 def unwritable(folder: Path, error: OSError) -> HandfulError:

@@ -94,16 +94,18 @@ def load_model(path: str | Path) -> Saved:
     """
     path = Path(path)
     if path.is_file():
-        return _load_file(path)
-    weights, side_car = path / WEIGHTS, path / SIDE_CAR
-    if not (weights.exists() and side_car.exists()):
-        fix = "give the folder that 'handful fit' made (it holds model.safetensors and model.json)"
-        raise UsageError("is not a finished run", file=path, fix=fix)
-    info = _side_car(side_car.read_bytes(), side_car)
-    content = weights.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != info.get("sha256"):
-        fix = "restore the file, or train again; do not use weights from a source you do not trust"
+        content, text, weights, side_car = *_read_single(path), path, path
+        fix = "export it again"
+    else:
+        weights, side_car = path / WEIGHTS, path / SIDE_CAR
+        if not (weights.exists() and side_car.exists()):
+            fix = "give the folder that 'handful fit' made (it holds model.safetensors and model.json)"
+            raise UsageError("is not a finished run", file=path, fix=fix)
+        content, text = weights.read_bytes(), side_car.read_bytes()
+        fix = "restore the file, or train again"
+    info = _side_car(text, side_car)
+    if hashlib.sha256(content).hexdigest() != info.get("sha256"):
+        fix += "; do not use weights from a source you do not trust"
         raise HandfulError("is not the file that was saved (its SHA-256 differs)", file=weights, fix=fix)
     return _build(content, info, weights)
 
@@ -125,24 +127,18 @@ def _state(classifier: Classifier) -> dict[str, Tensor]:
     return {name: x.detach().cpu().contiguous().clone() for name, x in classifier.state_dict().items()}
 
 
-def _load_file(path: Path) -> Saved:
-    """A file of ``write_single``. What its header calls the hash is that of the plain weights."""
+def _read_single(path: Path) -> tuple[bytes, bytes]:
+    """A file of ``write_single``: the plain weights, which its hash is of, and the side-car from its header."""
     content = path.read_bytes()
-    fix = "give a run folder, or a file of 'handful export --format safetensors'"
     try:
-        tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        text = header["__metadata__"]["handful"]
+        return save(load(content)), header["__metadata__"]["handful"].encode()
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        fix = "give a run folder, or a file of 'handful export --format safetensors'"
         raise UsageError("is not a model that handful exported", file=path, fix=fix) from error
-    info, plain = _side_car(text, path), save(tensors)
-    if hashlib.sha256(plain).hexdigest() != info.get("sha256"):
-        fix = "export it again; do not use weights from a source you do not trust"
-        raise HandfulError("is not the file that was saved (its SHA-256 differs)", file=path, fix=fix)
-    return _build(plain, info, path)
 
 
-def _side_car(text: str | bytes, file: Path) -> dict[str, Any]:
+def _side_car(text: bytes, file: Path) -> dict[str, Any]:
     """The side-car's content, if it is one of this version."""
     try:
         info = json.loads(text)

@@ -174,8 +174,8 @@ def imagenet_classes() -> tuple[str, ...]:
 
 def _onnx(path: Path, options: Onnx, threads: int) -> Teacher:
     """An ONNX file: ours says everything itself, another one needs ``options``."""
-    session = open_session(path, path.read_bytes(), threads)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    content = path.read_bytes()
+    session, digest = open_session(path, content, threads), hashlib.sha256(content).hexdigest()
     about = session.get_modelmeta().custom_metadata_map
     first = session.get_inputs()[0]
     if OWN in about:

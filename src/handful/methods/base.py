@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from handful.augment.mix import Mixing
@@ -123,10 +124,13 @@ def descend(
         for role in trains:
             state.optimizers[role].zero_grad(set_to_none=True)
         loss.total.backward()
-        for role in trains:
-            state.advance(role)
-        for act in after:
-            act(state)
+        if torch.isfinite(
+            loss.total
+        ):  # otherwise ``fit`` stops, and looks for the picture by the weights as they are
+            for role in trains:
+                state.advance(role)
+            for act in after:
+                act(state)
         return {"loss": loss.total.detach(), **loss.terms}
 
     return update

@@ -8,6 +8,7 @@ torchvision.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from handful.models import cifar, classics, small
 from handful.models.libraries import from_timm, from_torchvision, nearest, no_stochastic_depth
 from handful.models.small import Net
+from handful.randomness import seeded
 from handful.types import HandfulError, UsageError
 
 
@@ -150,9 +152,7 @@ def create(
         HandfulError: where weights cannot be downloaded.
     """
     channels = 3 if pretrained and channels == 1 else channels
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with nullcontext() if seed is None else seeded(seed):
         net = _build(name, n_classes, pretrained, channels, size, drop_path)
     net.drop.p = dropout
     return net

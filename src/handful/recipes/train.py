@@ -29,7 +29,7 @@ from handful.models.backbones import comes_pretrained, create, family, layer_gro
 from handful.models.classifier import Classifier
 from handful.models.ema import EMA
 from handful.models.heads import CosineHead
-from handful.randomness import key
+from handful.randomness import key, seeded
 from handful.recipes.stage import Stage
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.training import INITS, Training
@@ -113,12 +113,12 @@ def fresh(stage: Stage, workshop: Workshop, done: bool) -> Built:
         spec["size"] = task.images.side
     noise = {"dropout": training.dropout, "drop_path": training.drop_path}
     spec |= {name: rate for name, rate in noise.items() if rate}
-    torch.manual_seed(key(task.seed, stage.name, "weights"))
-    network = create(training.backbone, pretrained=training.pretrained and not done, **spec)
     config: dict[str, Any] = {"name": training.backbone, **spec}
-    if training.head == "cosine":
-        network.head = CosineHead(network.dim, task.n_classes)
-        config["head"] = network.head.config()
+    with seeded(key(task.seed, stage.name, "weights")):
+        network = create(training.backbone, pretrained=training.pretrained and not done, **spec)
+        if training.head == "cosine":
+            network.head = CosineHead(network.dim, task.n_classes)
+            config["head"] = network.head.config()
     start = None if done else stage.start or started(stage, workshop)
     if start:
         start(network)
@@ -178,6 +178,7 @@ def run(stage: Stage, workshop: Workshop, network: Any, folder: Path) -> dict[st
         method, {"student": network, **stage.roles}, lambda role, model: optimizer_of(of_role[role], model), setup,
         n_classes=task.n_classes, unlabelled=task.unlabelled,
     )  # fmt: skip
+    state.names = lambda index: [task.images.names[int(i)] for i in index]
     stream = stream_of(stage, workshop, network)
     steps = training.steps or workshop.planned(
         steps_of(stage.name),
@@ -210,7 +211,6 @@ def run(stage: Stage, workshop: Workshop, network: Any, folder: Path) -> dict[st
         log_every=max(1, steps // 50),
         save=save,
         save_every=workshop.save_every,
-        names=lambda index: [task.images.names[int(i)] for i in index],
     )
     roles = {role: parallel.unwrap(model) for role, model in state.models.items()}
     average = roles.pop("average", None)

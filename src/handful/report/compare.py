@@ -20,7 +20,7 @@ from markupsafe import Markup
 from handful.files import write_atomic
 from handful.report import compare_figures, figures
 from handful.report.compare_figures import Series, Worth
-from handful.report.page import duration, points, points_span, span
+from handful.report.page import duration, points, points_span, span, titled
 from handful.report.templates import fill
 from handful.stats.forecast import forecast
 from handful.stats.intervals import Estimate, mean_interval
@@ -170,10 +170,7 @@ def _title(c: Contender, titles: Mapping[str, str]) -> str:
     """For people: the recipe's title, the features it works on, and the settings that differ."""
     settings = [f"{k} {v}" for k, v in {**c.method, **c.training}.items()]
     about = ", ".join(filter(None, [c.on, *settings]))
-    title = titles.get(c.recipe, c.recipe)
-    if not about:
-        return title
-    return f"{title[:-1]}; {about})" if title.endswith(")") else f"{title} ({about})"
+    return titled(titles.get(c.recipe, c.recipe), about)
 
 
 def _forecast(
@@ -294,7 +291,7 @@ def render(c: Comparison) -> str:
         bars=_bars(c),
         times=compare_figures.time_against_accuracy(
             {
-                r.contender: (letters[r.contender], r.uses_unlabelled, r.seconds, r.accuracy.value)
+                r.title: (letters[r.contender], r.uses_unlabelled, r.seconds, r.accuracy.value)
                 for r in c.rows
                 if r.labels == middle and r.contender in letters
             },
@@ -329,7 +326,7 @@ def _series(c: Comparison, letters: Mapping[str, str]) -> dict[str, Series]:
         mine = [r for r in c.rows if r.contender == name]
         ends = [tuple(x if math.isfinite(x) else None for x in r.accuracy.interval) for r in mine]
         line = [(float(r.labels), r.accuracy.value, low, high) for r, (low, high) in zip(mine, ends)]
-        found[name] = Series(letter, mine[0].uses_unlabelled, line)
+        found[mine[0].title] = Series(letter, mine[0].uses_unlabelled, line)
     return found
 
 
@@ -343,7 +340,7 @@ def _bars(c: Comparison) -> list[tuple[int, Markup]]:
                 r.saved.labels,
                 r.saved.low,
                 r.saved.high,
-                worth(r.saved),
+                _briefly(r.saved),
                 r.saved.beyond == "below",
             )
             for r in c.rows
@@ -352,6 +349,14 @@ def _bars(c: Comparison) -> list[tuple[int, Markup]]:
         if rows:
             out.append((n, compare_figures.saved_bars(rows, float(max(c.sizes)))))
     return out
+
+
+def _briefly(saved: LabelsSaved) -> str:
+    """``worth`` as short as the axis allows: "> 4" beyond the labels that were measured."""
+    if not saved.beyond:
+        return worth(saved)
+    words = f"> {saved.largest}" if saved.beyond == "above" else f"< {saved.smallest}"
+    return words if saved.sure else f"perhaps {words}"
 
 
 def _headline(c: Comparison) -> list[str]:

@@ -101,8 +101,9 @@ def saved_bars(rows: Sequence[Worth], largest: float) -> Markup:
     body.append(svg.text((left + right) / 2, bottom + 29, "labels per class", "tick", "middle"))
     for i, row in enumerate(rows):
         y = top + step * i + 26
+        name = shorten(row.name, 50 - len(row.words))
         body.append(
-            svg.text(0, y - 12, shorten(f"{row.name}: {row.words}", 58), "name", "start", full=row.name)
+            svg.text(0, y - 12, f"{name}: {row.words}", "name", "start", full=f"{row.name}: {row.words}")
         )
         end = row.labels if row.labels is not None else least if row.below else largest * 1.6
         gains = end >= row.given

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handful.models.count import Counted
 from handful.models.paths import PathLength
-from handful.models.receptive import Field, Reach
+from handful.models.receptive import Field
 from handful.report import figures
 from handful.report.model_figures import accuracies, bars, heat, norms
 from handful.report.page import THIN, thousands
@@ -182,8 +181,3 @@ def field_thumb(e: Effective) -> Thumb:
     for column in (left, right - 1):
         x[:, top:bottom, column] = orange
     return Thumb(x, caption=f"effective receptive field of {e.layer}")
-
-
-def reach_words(reach: Reach) -> dict[str, Any]:
-    """Size, jump and offset by name."""
-    return {"size": reach.size, "jump": reach.jump, "offset": reach.offset}

@@ -197,6 +197,13 @@ def charts(s: Summary) -> list[tuple[str, list[tuple[str, Markup]], list[tuple[s
     return out
 
 
+def titled(title: str, about: str) -> str:
+    """A recipe's title with what it works on: "FixMatch (small network; pixels)", "label propagation (pixels)"."""
+    if not about:
+        return title
+    return f"{title[:-1]}; {about})" if title.endswith(")") else f"{title} ({about})"
+
+
 def sure(confidence: float) -> str:
     """0.832 to "83 %"; close to certain with a digit more, and never rounded up to 100 %."""
     if 0.99 <= confidence < 1:

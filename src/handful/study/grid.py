@@ -28,7 +28,7 @@ from handful import __version__, machine
 from handful.choose.auto import choose
 from handful.choose.prior import prior_table
 from handful.engine.interrupt import requested
-from handful.files import write_atomic
+from handful.files import agree, write_atomic
 from handful.randomness import key
 from handful.recipes.table import find, fit_candidate
 from handful.recipes.task import Fitted, Task, Workshop
@@ -285,7 +285,7 @@ class _Bench:
     def _measure(self, cell: Cell, contender: Contender, size: int, seed: int, place: Path) -> None:
         mark = key(*_made_by(self.backend), self.source.fingerprint, contender.fingerprint, size)
         plan_path = self.folder / "plans" / f"{mark:016x}.json"
-        plan = json.loads(plan_path.read_text()) if plan_path.exists() else {}
+        plan = agree(plan_path, {})
         begin = time.perf_counter()
         machine.forget_peak_memory()
         logits, truth = [], []
@@ -296,7 +296,7 @@ class _Bench:
                 device="cuda" if torch.cuda.is_available() else "cpu",
                 feature_backend=self.backend,
                 plan=plan,
-                keep_plan=lambda: write_atomic(plan_path, json.dumps(plan, indent=1)),
+                keep_plan=lambda: plan.update(agree(plan_path, plan)),
                 spaces=self.spaces,
             )
             fitted, cell.chosen = _fit(contender, task, workshop, self.source.name)

@@ -23,7 +23,7 @@ from handful.engine.fit import fit
 from handful.inference.logits import evaluating
 from handful.methods.table import METHODS, REGISTRY
 from handful.models.small import Net
-from handful.randomness import key, permutation, uniform
+from handful.randomness import key, permutation, seeded, uniform
 from handful.types import InputSpec, UsageError
 
 WEAK, STRONG = 0.05, 0.2  # standard deviation of a view's noise; the moons' radius is 1
@@ -134,11 +134,11 @@ def draw(moons: Moons, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def perceptron(moons: Moons, seed: int) -> Net:
     """A point's coordinates to two logits, over two hidden layers of sigmoid units."""
-    torch.manual_seed(key(seed, "moons", "weights"))
-    hidden = (nn.Linear(2, moons.width), nn.Sigmoid(), nn.Linear(moons.width, moons.width), nn.Sigmoid())
-    net = Net(nn.Sequential(nn.Flatten(), *hidden), moons.width, InputSpec(1, 2), 2)
-    for p in net.parameters():
-        nn.init.uniform_(p, -moons.init, moons.init)
+    with seeded(key(seed, "moons", "weights")):
+        hidden = (nn.Linear(2, moons.width), nn.Sigmoid(), nn.Linear(moons.width, moons.width), nn.Sigmoid())
+        net = Net(nn.Sequential(nn.Flatten(), *hidden), moons.width, InputSpec(1, 2), 2)
+        for p in net.parameters():
+            nn.init.uniform_(p, -moons.init, moons.init)
     return net
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from handful.augment.tensors import gray
 from handful.data import gap as gaps
 from handful.data.audit import audit, in_order, save_issues, suspect_labels
 from handful.data.gap import Gap, Measures
@@ -186,7 +187,7 @@ def _common(images: Images, rows: NDArray[np.int64], side: int, channels: int) -
     for some in torch.from_numpy(rows).split(512):
         x = images.take(some)
         if x.shape[1] > channels:
-            x = torch.einsum("nchw,c->nhw", x.float(), gaps.LUMA).unsqueeze(1).round().to(torch.uint8)
+            x = gray(x).round().to(torch.uint8)
         if images.side != side:
             x = F.interpolate(x, (side, side), mode="bicubic", antialias=True)
         out.append(x)
