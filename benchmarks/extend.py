@@ -42,7 +42,7 @@ from handful.recipes.stage import Stage
 from handful.recipes.table import find, fit_candidate
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import Built, train
-from handful.run.ground import slug
+from handful.run.places import slug
 from handful.stats.intervals import mean_interval
 
 BEFORE, JOINT = "before", "joint-training"

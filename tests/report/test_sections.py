@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,13 @@ import torch
 
 from handful.choose.auto import choose
 from handful.data.images import from_array
+from handful.data.manifest import Issue
 from handful.recipes.candidate import Candidate
 from handful.recipes.task import Task, Workshop
 from handful.report import figures
-from handful.report.build import MOST_ISSUES, _counts, _issues
 from handful.report.page import commands, render, verdict
 from handful.report.record import Problem, Summary, Thumb, Tried
+from handful.run.summary import MOST_ISSUES, counts_by_class, show_issues
 from handful.study.afterwards import accuracy_afterwards
 
 CURVE = {
@@ -29,13 +29,8 @@ CURVE = {
 }
 
 
-@dataclass
-class Found:
-    file: str
-    reason: str = "is a copy"
-    suggestion: str = "remove one"
-    kind: str = "copy"
-    other: str = ""
+def found(file: str, kind: str = "copy", other: str = "") -> Issue:
+    return Issue(file, "is a copy", "remove one", kind, other)
 
 
 def points(svg: str, kind: str) -> list[tuple[float, float]]:
@@ -99,9 +94,9 @@ def test_one_kind_of_problem_does_not_hide_the_others() -> None:
     images = from_array(np.zeros((3, 1, 8, 8), np.uint8), names=["x.png", "y.png", "z.png"])
     rows = torch.arange(3)
     task = Task(images, rows[:2], rows[:2], rows[2:], ("a", "b"))
-    many = [Found(f"copy{i}.png") for i in range(100)] + [Found("x.png", kind="leak", other="z.png")]
+    many = [found(f"copy{i}.png") for i in range(100)] + [found("x.png", "leak", "z.png")]
     s = Summary()
-    _issues(s, task, many)
+    show_issues(s, task, many)
     assert s.n_issues == {"copy": 100, "leak": 1}
     assert len(s.issues) == MOST_ISSUES // 2 + 1 and s.issues[-1].kind == "leak"
     assert [t.caption for t in s.issues[-1].thumbs] == ["x.png", "z.png"] and s.issues[0].thumbs == []
@@ -109,7 +104,7 @@ def test_one_kind_of_problem_does_not_hide_the_others() -> None:
 
 def test_splits_without_pictures_of_a_class_are_left_out() -> None:
     table = {"cat": {"labelled": 2, "unlabelled": 0, "validation": 0, "test": 3}, "": {"unlabelled": 9}}
-    assert _counts(table) == {"cat": {"labelled": 2, "test": 3}}
+    assert counts_by_class(table) == {"cat": {"labelled": 2, "test": 3}}
 
 
 def test_words_about_a_baseline_that_was_not_measured() -> None:

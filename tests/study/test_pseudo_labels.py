@@ -15,8 +15,8 @@ from handful.data.split import folds
 from handful.recipes.candidate import Candidate
 from handful.recipes.label_propagation import teacher_targets
 from handful.recipes.task import Task, Workshop
-from handful.report.build import _audit
 from handful.study.pseudo_labels import BY_ITSELF, BY_TEACHER, pseudo_labels
+from handful.verbs.fit_result import audit_of
 
 
 def digits(per_class: int = 4, m: int = 200) -> tuple[Task, torch.Tensor]:
@@ -97,7 +97,7 @@ def test_the_page_counts_by_hand(workshop: Workshop) -> None:
     checked = torch.full((12, 10), 0.005)
     checked[:, 0] = 0.955
     truth = torch.tensor([0] * 9 + [1, 2, 3])
-    a = _audit(task, PseudoLabels(p, 0.5, checked, truth, "note"))
+    a = audit_of(task, PseudoLabels(p, 0.5, checked, truth, "note"))
     assert (a["n_unlabelled"], a["n_used"], a["n_checked"], a["accuracy"]) == (6, 5, 12, 0.75)
     assert a["bins"] == [(0.5, 0.7, 1, None), (0.9, 0.99, 2, 0.75), (0.99, 1.0, 2, None)]
     assert a["per_class"]["0"] == (3, 0.75) and a["per_class"]["1"] == (2, None)

@@ -26,7 +26,7 @@ from handful.inference.model_file import load_model
 from handful.inference.teachers import Onnx, agreed_classes, imagenet_classes, read_teacher
 from handful.methods.distillation import Distillation
 from handful.types import HandfulError, Interrupted, UsageError
-from handful.verbs.distill import Parts, fitting, of_classes, run_data
+from handful.verbs.distill import Parts, of_classes, options_for, run_data
 from handful.verbs.distill_table import TOGETHER, Figures, Row, read_figures, sentence
 
 PARTS = [*((str(k), 6) for k in range(3)), ("unlabeled", 60), *((f"test/{k}", 12) for k in range(3))]
@@ -308,8 +308,8 @@ def test_without_labels_an_asked_for_weight_of_zero_stays() -> None:
     bare = Manifest.__new__(Manifest)
     object.__setattr__(bare, "splits", np.array(["unlabelled"] * 3))
     by_features = Distillation(soft_weight=0.0, feature_weight=1.0)
-    assert fitting(DistillOptions(method=by_features), bare).method.soft_weight == 0
-    assert fitting(DistillOptions(method=Distillation(soft_weight=0.0)), bare).method.soft_weight == 1
+    assert options_for(bare, DistillOptions(method=by_features)).method.soft_weight == 0
+    assert options_for(bare, DistillOptions(method=Distillation(soft_weight=0.0))).method.soft_weight == 1
 
 
 def test_a_stop_while_costs_are_measured_is_a_stop(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,15 +373,15 @@ def test_which_pictures_are_unseen() -> None:
         manifest("l" * 4 + "u" * 30 + "v" * 3 + "t" * 3, [0, 1, 0, 1, *u, 0, 1, -1, 0, 1, -1]),
         options,
     )
-    assert with_test.unseen.tolist() == [37, 38, 39] and with_test.test.tolist() == [37, 38]
-    assert with_test.validation and with_test.validation.rows.tolist() == [34, 35]
+    assert with_test.unseen.tolist() == [37, 38, 39] and with_test.pictures.test.tolist() == [37, 38]
+    assert with_test.pictures.validation and with_test.pictures.validation.rows.tolist() == [34, 35]
     with_val = Parts.of(
         images, manifest("l" * 4 + "u" * 33 + "v" * 3, [0, 1, 0, 1, *u, -1, -1, -1, 0, 1, 0]), options
     )
-    assert with_val.unseen.tolist() == [37, 38, 39] and len(with_val.task.unlabelled) == 33
+    assert with_val.unseen.tolist() == [37, 38, 39] and len(with_val.pictures.task.unlabelled) == 33
     held = Parts.of(images, manifest("l" * 4 + "u" * 36, [0, 1, 0, 1, *([-1] * 36)]), options)
-    assert len(held.unseen) == 3 and len(held.task.unlabelled) == 33
-    assert not set(held.unseen.tolist()) & set(held.task.unlabelled.tolist())
+    assert len(held.unseen) == 3 and len(held.pictures.task.unlabelled) == 33
+    assert not set(held.unseen.tolist()) & set(held.pictures.task.unlabelled.tolist())
 
 
 def test_teachers_must_know_the_same_classes(run: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from handful.api import FitOptions, fit, write_digits
 from handful.cli import main as cli
 from handful.cli.evaluate import show
 from handful.inference.model_file import NONE, load_model
-from handful.run.results import predictions
+from handful.run.finish import predictions
 from handful.stats.reject import threshold
 from handful.types import UsageError
 from handful.verbs.evaluate import figures
@@ -234,7 +234,7 @@ def test_the_model_card_holds_what_the_run_found(run: api.Run) -> None:
 
 
 def test_the_card_names_the_licence_of_packaged_weights_and_escapes_names() -> None:
-    from handful.run.card import line, weights_licence
+    from handful.run.card import escaped, weights_licence
 
     assert "Apache-2.0" in weights_licence({"name": "lite0", "channels": 3, "size": 192})
-    assert line("a|b\n*c*") == "a\\|b \\*c\\*"
+    assert escaped("a|b\n*c*") == "a\\|b \\*c\\*"

@@ -107,7 +107,7 @@ def _open_store(
     channels: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[Images, Manifest, list[tuple[str, str]]]:
-    own, native = _survey(manifest)
+    own, native = survey(manifest)
     channels, side = channels or own, side or native
     name = f"{key(VERSION, manifest.place, manifest.fingerprint, channels, side):016x}"
     folder = cache / "stores" / name
@@ -219,7 +219,7 @@ def _to_mode(picture: Image.Image, mode: str) -> Image.Image:
     return picture if picture.mode == mode else picture.convert(mode)
 
 
-def _survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:
+def survey(manifest: Manifest, sample: int = 200) -> tuple[int, int]:
     """Channels (1 where all pictures looked at are gray) and the side to store at, from some headers."""
     rows = np.unique(np.linspace(0, len(manifest) - 1, min(sample, len(manifest))).astype(int))
     sides, gray = [], True

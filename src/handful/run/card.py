@@ -9,7 +9,7 @@ from typing import Any
 from handful.models.backbones import licence
 from handful.report.record import Summary
 
-MOST = 40  # classes listed with their numbers of pictures
+MOST_CLASSES = 40  # listed with their numbers of pictures
 
 
 def model_card(s: Summary, backbone: Mapping[str, Any], reject: Mapping[str, Any]) -> str:
@@ -21,13 +21,13 @@ def model_card(s: Summary, backbone: Mapping[str, Any], reject: Mapping[str, Any
     """
     chosen = next((t for t in s.tried if t.chosen), None)
     parts = [
-        f"# Model card: {line(s.title)}",
+        f"# Model card: {escaped(s.title)}",
         "A classifier of pictures, made by handful from few labelled pictures. It gives each picture one of "
         f"{len(s.classes)} classes and a probability.",
         "## What it is",
         bullets(
             {
-                "Classes": ", ".join(map(line, s.classes)),
+                "Classes": ", ".join(map(escaped, s.classes)),
                 "Recipe": chosen.name if chosen else "",
                 "Uses unlabelled pictures": ("yes" if chosen.uses_unlabelled else "no") if chosen else "",
                 "Network": network(backbone),
@@ -62,20 +62,21 @@ def network(backbone: Mapping[str, Any]) -> str:
 def data(s: Summary) -> str:
     """Where it learned from, and how much of it there is."""
     told = (
-        f"{line(s.data_name)}: {s.n_labelled:,} labelled, {s.n_unlabelled:,} unlabelled, {s.n_validation:,} validation "
-        f"and {s.n_test:,} test pictures."
+        f"{escaped(s.data_name)}: {s.n_labelled:,} labelled, {s.n_unlabelled:,} unlabelled, {s.n_validation:,} "
+        f"validation and {s.n_test:,} test pictures."
     )
     splits = [
         name for name in ("labelled", "validation", "test") if any(row.get(name) for row in s.counts.values())
     ]
     if not splits:
         return told
-    rows = list(s.counts.items())[:MOST]
+    rows = list(s.counts.items())[:MOST_CLASSES]
     table = [f"| Class | {' | '.join(splits)} |", f"|---|{'---|' * len(splits)}"]
     table += [
-        f"| {line(name)} | {' | '.join(f'{row.get(split, 0):,}' for split in splits)} |" for name, row in rows
+        f"| {escaped(name)} | {' | '.join(f'{row.get(split, 0):,}' for split in splits)} |"
+        for name, row in rows
     ]
-    rest = f"\n\n({len(s.counts) - MOST} more classes.)" if len(s.counts) > MOST else ""
+    rest = f"\n\n({len(s.counts) - MOST_CLASSES} more classes.)" if len(s.counts) > MOST_CLASSES else ""
     return told + "\n\n" + "\n".join(table) + rest
 
 
@@ -93,11 +94,11 @@ def figures(s: Summary) -> str:
             f"\n\nExpected calibration error on {s.reliability_on}: {100 * s.reliability['ece_after']:.1f} points "
             f"(temperature {s.reliability['temperature']:.2f})."
         )
-    if s.confusion and len(s.classes) <= MOST:
+    if s.confusion and len(s.classes) <= MOST_CLASSES:
         table = ["| Class | pictures | called right |", "|---|---|---|"]
         for i, (name, row) in enumerate(zip(s.classes, s.confusion)):
             share = f"{100 * row[i] / sum(row):.0f} %" if sum(row) else "–"
-            table.append(f"| {line(name)} | {sum(row):,} | {share} |")
+            table.append(f"| {escaped(name)} | {sum(row):,} | {share} |")
         told += f"\n\nBy class, on {s.confusion_on}:\n\n" + "\n".join(table)
     return told
 
@@ -134,7 +135,7 @@ def limits(s: Summary) -> list[str]:
     if few:
         found.insert(
             1,
-            f"Fewer than 4 labelled pictures: {', '.join(map(line, few[:10]))}{' …' if len(few) > 10 else ''}.",
+            f"Fewer than 4 labelled pictures: {', '.join(map(escaped, few[:10]))}{' …' if len(few) > 10 else ''}.",
         )
     if not s.n_test:
         found.insert(
@@ -161,7 +162,7 @@ def bullets(facts: Mapping[str, str]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value)
 
 
-def line(text: str) -> str:
+def escaped(text: str) -> str:
     """A name inside Markdown: on one line, without what would end a table's cell or start markup."""
     plain = " ".join(text.split())
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in plain)

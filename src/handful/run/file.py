@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,39 +35,6 @@ class Run:
     measured_on: str
 
 
-@dataclass(frozen=True)
-class FitOptions:
-    """Everything that decides a run's result, besides the data.
-
-    Attributes:
-        recipe: "auto", or a name of ``recipes.table``.
-        features: feature space of the recipe ("lite0", "pixels"); "" takes the best guess for the pictures.
-        seconds: for the run; networks share what reading pictures and the cheap candidates leave of it.
-        seed: of every random draw.
-        labels_per_class: so many labels of each class are used, drawn by the seed, the others forgotten; 0: all.
-        side: pixels that pictures are stored at; 0 decides by the pictures.
-        feature_backend: "auto", "torch", "onnxruntime", "openvino".
-        method: fields of the recipe's method that differ from their defaults.
-        training: fields of ``recipes.train.Training`` that differ.
-        without_priors: data sets whose prior knowledge is left out (for benchmarks on them).
-        compile: use torch.compile.
-        save_every: steps between checkpoints; changes nothing in the result.
-    """
-
-    recipe: str = "auto"
-    features: str = ""
-    seconds: float = 300.0
-    seed: int = 0
-    labels_per_class: int = 0
-    side: int = 0
-    feature_backend: str = "auto"
-    method: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    without_priors: tuple[str, ...] = ()
-    compile: bool = False
-    save_every: int = 50
-
-
 class Options(Protocol):
     """A verb's options: a frozen dataclass that decides, with the data, what its run gives."""
 
@@ -75,7 +42,7 @@ class Options(Protocol):
     def seed(self) -> int: ...
 
 
-class RunBook:
+class RunFile:
     """``run.toml``: what was asked for, what was planned (a resumed run obeys it), and how it ended.
 
     ``changes`` tells in words how the data differ from those of the run in this folder, where that is known.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +16,16 @@ from torch import Tensor
 from handful.augment.named import make, with_policies
 from handful.augment.views import View
 from handful.choose.policy_search import SearchOptions, search
-from handful.data.images import Images
+from handful.data.images import Images, open_store
 from handful.data.manifest import LABELLED, UNLABELLED, Manifest
+from handful.data.sources import read_data
 from handful.randomness import permutation, uniform
 from handful.recipes.task import Task, Workshop
 from handful.report import gallery
+from handful.run.begin import at_work, device
+from handful.run.pictures import Pictures
+from handful.run.places import cache_folder, downloads, folder_for
+from handful.run.teller import Teller
 from handful.types import UsageError
 
 SHOWN = 12  # pictures that the gallery draws from
@@ -30,10 +36,11 @@ class AugmentOptions:
     """What ``augment`` shows, searches and writes.
 
     Attributes:
-        view: the policy, as ``augment.named`` reads it, or a policy file.
+        view: the policy that is shown and applied: a view such as weak+randaugment:n=2:m=9, or a policy file.
         search: what is searched; the view found takes the place of ``view``. None: nothing.
-        copies: augmented copies of each picture, where a folder for them is given.
-        side, seed: as in ``FitOptions``.
+        copies: of each picture, where a folder for them is given.
+        side: pixels that pictures are stored at, and copies written at (default: by the pictures).
+        seed: of every random draw.
     """
 
     view: str = "weak+randaugment"
@@ -61,47 +68,61 @@ class Augmented:
 
 
 def augment(
-    task: Task,
-    manifest: Manifest,
-    options: AugmentOptions,
-    folder: Path,
-    apply: Path | None,
+    data: Any,
+    options: AugmentOptions | None = None,
     *,
-    cache: Path,
-    tell: Callable[[str], None],
-    progress: Callable[[str, int, int], None],
+    out: str | Path | None = None,
+    apply: str | Path | None = None,
+    teller: Teller | None = None,
 ) -> Augmented:
-    """The search (where asked for), the gallery into ``folder``, copies into ``apply``.
+    """A gallery of augmentations on the user's own pictures; where asked for, the policy that suits them (a killed
+    search goes on), and augmented copies of the labelled and unlabelled pictures.
+
+    Args:
+        data: what ``fit`` takes; only read.
+        out: for the gallery and the search; by default ``runs/NAME-augment``.
+        apply: folder for the copies.
 
     Raises:
-        UsageError: the options cannot be used as given.
+        UsageError: the data or the options cannot be used as given.
+        Interrupted: told to stop; what was measured is kept.
     """
-    view = str(with_policies({"view": options.view})["view"])
-    make(view)
-    if apply and options.copies < 1:
-        raise UsageError("nothing would be written", fix="--copies 1 or more")
-    images, about = task.images, list[tuple[str, str]]()
-    if options.search:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        workshop = Workshop(cache, folder, device, tell=tell, progress=progress)
-        found = search(task, workshop, options.search, folder)
-        view, about = found.chosen, found.sentences()
-        for what, said in about:
-            tell(f"{what}: {said}")
-    some = classes_in_turn(task, options.seed)[:SHOWN]
-    flip = images.channels == 3
-    gallery.write(
-        folder / "gallery.html",
-        images.take(task.labelled[some]),
-        [task.classes[int(k)] for k in task.y[some]],
-        name=manifest.name,
-        view=view,
-        about=about,
-        flip=flip,
-        seed=options.seed,
-    )
-    written = write_copies(images, manifest, make(view, flip=flip), apply, options) if apply else 0
-    return Augmented(folder, view, folder / "policy.toml" if options.search else None, written)
+    options = options or AugmentOptions()
+    with at_work(teller) as teller:
+        manifest = read_data(data, seed=options.seed, downloads=downloads())
+        folder = folder_for(out, data, manifest.name, "augment")
+        copies = folder_for(apply, data) if apply else None
+        view = str(with_policies({"view": options.view})["view"])
+        make(view)
+        if copies and options.copies < 1:
+            raise UsageError("nothing would be written", fix="--copies 1 or more")
+        progress = partial(teller.progress, "reading pictures")
+        images, manifest, _ = open_store(
+            manifest, cache_folder(), side=options.side or None, progress=progress
+        )
+        pictures = Pictures.of(images, manifest, options.seed)
+        task, about = pictures.task, list[tuple[str, str]]()
+        teller.tell(pictures.census())
+        if options.search:
+            workshop = Workshop(cache_folder(), folder, device(), tell=teller.tell, progress=teller.progress)
+            found = search(task, workshop, options.search, folder)
+            view, about = found.chosen, found.sentences()
+            for what, said in about:
+                teller.tell(f"{what}: {said}")
+        some = classes_in_turn(task, options.seed)[:SHOWN]
+        flip = images.channels == 3
+        gallery.write(
+            folder / "gallery.html",
+            images.take(task.labelled[some]),
+            [task.classes[int(k)] for k in task.y[some]],
+            name=manifest.name,
+            view=view,
+            about=about,
+            flip=flip,
+            seed=options.seed,
+        )
+        written = write_copies(images, manifest, make(view, flip=flip), copies, options) if copies else 0
+        return Augmented(folder, view, folder / "policy.toml" if options.search else None, written)
 
 
 def classes_in_turn(task: Task, seed: int) -> Tensor:

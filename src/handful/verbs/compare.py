@@ -22,8 +22,8 @@ from handful.recipes.table import RECIPES
 from handful.report.compare import Comparison, analyse
 from handful.report.compare import write as write_comparison
 from handful.run.file import versions
-from handful.run.ground import Teller, cache_folder, downloads, slug
-from handful.run.preflight import check_outside
+from handful.run.places import cache_folder, downloads, folder_for
+from handful.run.teller import Teller
 from handful.study.contenders import line_up, parse
 from handful.study.draws import Source, draws_table
 from handful.study.grid import Grid
@@ -41,14 +41,17 @@ class CompareOptions:
     """What a comparison measures.
 
     Attributes:
-        recipes: contenders as ``study.contenders.parse`` reads them; () takes every recipe that needs seconds.
-        labels: sizes, labels per class; () takes 1, 4, 16, 64, … as far as the data reach.
-        seeds: number of label draws; ``first_seed`` is the number of the first.
-        seconds: of training a network (of the whole choice for "auto").
-        jobs: processes.
-        pool: at most so many pictures to learn from; 0: all.
-        labels_per_class: so many labels of each class to draw from, the others are forgotten; 0: all.
-        side, feature_backend: as in ``FitOptions``.
+        recipes: as propagation,fine-tune@lite0:training.steps=40;auto (several settings of one recipe: part them by ;)
+            (default: all that take seconds). The labelled-only baselines are always there.
+        labels: labels per class, as 1,4,16,64 (default: these as far as the data reach).
+        seeds: label draws; they are paired over recipes and nested over sizes.
+        first_seed: number of the first draw.
+        seconds: of training a network (of the whole choice for auto), turned into steps once for all draws.
+        jobs: processes; they share the cores.
+        pool: at most so many pictures to learn from, sampled once (0: all).
+        labels_per_class: draw from so many labels of each class, the others are forgotten (0: all).
+        side: pixels that pictures are stored at (default: by the pictures).
+        feature_backend: auto, torch, onnxruntime or openvino.
         without_priors: data sets that "auto" must not know.
     """
 
@@ -114,8 +117,7 @@ def compare(
     )
     with listening():
         source = open_source()
-        folder = Path(out) if out else Path("runs") / f"{slug(source.name)}-compare"
-        check_outside(folder, data)
+        folder = folder_for(out, data, source.name, "compare")
         most = source.most_labels()
         sizes = options.labels or tuple(4**i for i in range(8) if 4**i <= most) or (1,)
         cheap = [name for name, recipe in RECIPES.items() if recipe.cheap]

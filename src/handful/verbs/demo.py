@@ -1,24 +1,18 @@
-"""``demo`` and ``moons``: the main job and the methods on data that need no download."""
+"""``demo``: the main job on handwritten digits, which need no download."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from handful.data.split import draw
-from handful.engine.interrupt import listening
 from handful.randomness import permutation
-from handful.report.moons import write as write_moons
-from handful.run.file import FitOptions, Run, versions
-from handful.run.ground import Teller
-from handful.study.moons import Moons, Played, entries, play, summary
-from handful.types import UsageError
-from handful.verbs.fit import fit
+from handful.run.file import Run
+from handful.run.teller import Teller
+from handful.verbs.fit import FitOptions, fit
 
 
 def demo(
@@ -54,55 +48,3 @@ def write_digits(folder: Path, *, per_class: int, seed: int) -> None:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pictures[row]).save(path)
-
-
-def moons_methods() -> list[str]:
-    """What ``moons`` can show."""
-    return list(entries())
-
-
-def moons(
-    methods: Sequence[str] = (),
-    setting: Moons | None = None,
-    *,
-    seeds: int = 1,
-    out: str | Path = "runs/moons",
-    teller: Teller | None = None,
-) -> Path:
-    """Every semi-supervised method on two moons; a page with its decision regions and a table over the draws.
-
-    Args:
-        methods: names of ``moons_methods()``; by default all.
-        seeds: draws 0, 1, …; the first is drawn.
-
-    Raises:
-        UsageError: there is no such method, or no draw is asked for.
-    """
-    setting, teller = setting or Moons(), teller or Teller()
-    names = list(methods) or moons_methods()
-    if seeds < 1:
-        raise UsageError("at least one draw is needed", fix="--seeds 1")
-    shown: list[Played] = []
-    right: dict[str, list[float]] = {}
-    with listening():
-        for name in names:
-            for seed in range(seeds):
-                played = play(
-                    name,
-                    setting,
-                    seed,
-                    partial(_tell_step, teller, name, seed * setting.steps, seeds * setting.steps),
-                )
-                right.setdefault(name, []).append(played.right)
-                shown += [played] if seed == 0 else []
-            teller.tell(f"{name}: {100 * sum(right[name]) / seeds:.1f} % of the points right")
-    about = {
-        "set": f"{setting.points} points, {setting.labels} + {setting.labels} labelled, {seeds} draws",
-        "setting": str(setting),
-        "versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
-    }
-    return write_moons(Path(out), summary(right), shown, about)
-
-
-def _tell_step(teller: Teller, name: str, before: int, total: int, step: int) -> None:
-    teller.progress(name, before + step, total)

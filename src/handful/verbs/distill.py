@@ -10,7 +10,7 @@ import json
 import shlex
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,34 +20,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful import __version__, machine
 from handful.augment.named import with_policies
-from handful.choose.auto import Outcome, Trial
 from handful.data.images import Images, open_store
-from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest, read_pile
+from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Issue, Manifest, read_pile
 from handful.data.sources import read_data
-from handful.engine.interrupt import listening
 from handful.files import write_atomic
 from handful.inference.costs import Cost, costs
 from handful.inference.model_file import Saved
 from handful.inference.teachers import Onnx, Teacher, agreed_classes, in_order, read_teacher, reordered
 from handful.methods.distillation import Distillation
-from handful.methods.supervised import Supervised
 from handful.models.teacher import Teachers, mean_of_logs
 from handful.randomness import key, permutation
 from handful.recipes.distill import Lessons, ask, distilled, labels_alone
 from handful.recipes.stage import Stage
-from handful.recipes.table import Recipe, changed
+from handful.recipes.table import changed
 from handful.recipes.task import Fitted, Task, Validation, Workshop
 from handful.recipes.train import digest
 from handful.recipes.training import Training, usual_training
-from handful.report.build import Words
-from handful.report.record import Recorder
-from handful.run.file import Run, RunBook, resolved
-from handful.run.ground import Teller, census, downloads, slug
-from handful.run.opening import open_book, open_pictures, open_workshop
-from handful.run.preflight import check_outside
-from handful.run.results import write_results
+from handful.report.record import Tried
+from handful.run.begin import at_work, device, identity_of, is_finished, open_run, open_workshop
+from handful.run.file import Run
+from handful.run.finish import finish
+from handful.run.pictures import Pictures, read_pictures
+from handful.run.places import downloads, folder_for
+from handful.run.result import HeldOut, Result, measured
+from handful.run.teller import Teller
 from handful.stats.calibration import fit_temperature
 from handful.stats.intervals import accuracy, paired_difference
 from handful.types import UsageError
@@ -69,15 +66,15 @@ class DistillOptions:
     """Everything that decides the result, besides teachers and data.
 
     Attributes:
-        student: a name of ``models.backbones``.
+        student: network: small-resnet, conv-4, lenet, wrn-28-2, lite0, timm:NAME …
         method: the loss, its weights and temperature; ``patient`` teachers see the student's crops.
         training: fields of ``recipes.train.Training`` that differ.
-        seconds: for the student and its twin; ignored where ``training`` says steps.
-        label_free: labels are not used to train; the classes of the data may be others than the teacher's.
+        seconds: for the student and its twin on the labels alone; ignored where ``training`` says steps.
+        label_free: use no labels to train; the classes of the data may be others than the teacher's.
         onnx: how to use a teacher's ONNX file that handful did not make.
         seed: of every random draw.
         labels_per_class: as in ``FitOptions``; where the data are those of the teacher's run, as they were there.
-        side: pixels that pictures are stored at; 0 takes the teacher's.
+        side: pixels that pictures are stored at (default: as the teacher's).
         save_every: steps between checkpoints; changes nothing in the result.
     """
 
@@ -128,54 +125,40 @@ def distill(
         HandfulError: the run failed.
         Interrupted: told to stop; the state is saved.
     """
-    options, told = options or DistillOptions(), teller or Teller()
-    views = {name: getattr(options.method, name) for name in ("view", "taught_view")}
-    options = replace(options, method=replace(options.method, **with_policies(views)))
-    begin = time.perf_counter()
-    machine.tune_allocator()
-    machine.set_threads()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    begun, options = time.perf_counter(), options or DistillOptions()
+    views = with_policies({"view": options.method.view, "taught_view": options.method.taught_view})
+    options = replace(options, method=replace(options.method, **views))
     words = [teachers] if isinstance(teachers, (str, Path)) else list(teachers)
-    with listening():
-        known = [read_teacher(word, options.onnx, device) for word in words]
+    with at_work(teller) as teller:
+        known = [read_teacher(word, options.onnx, device()) for word in words]
         classes = agreed_classes(known)
         seed = options.seed
         if data is None:
             data, options, seed = run_data(known[0], options)
         manifest = of_classes(_read(data, options, seed), classes, options.label_free)
-        options = fitting(options, manifest)
-        book = _open_book(manifest, data, known, options, out, command)
-        if book.finished:
-            told.tell(f"this run is finished already: {book.folder}")
-            return Distilled(book.result(), read_figures(book.folder / FIGURES))
-        images, manifest, issues = open_pictures(
-            book, manifest, told,
+        options = options_for(manifest, options)
+        prints = [teacher.fingerprint for teacher in known]
+        identity = identity_of(manifest, options, "distill", manifest.classes, prints)
+        folder = folder_for(out, data, manifest.name, "distill", options.student, identity[:8])
+        run_file = open_run(folder, identity, options, manifest, data, command)
+        if is_finished(run_file, teller):
+            return Distilled(run_file.result(), read_figures(folder / FIGURES))
+        images, manifest, issues = read_pictures(
+            run_file, manifest, teller,
             side=options.side or max(teacher.side for teacher in known),
             passed_by="name" if options.label_free else "",  # the class names are the teacher's affair
         )  # fmt: skip
-        parts = Parts.of(images, manifest, options)
-        told.tell(census(manifest, images))
-        with Recorder(book.folder / "metrics.jsonl") as recorder:
-            workshop = open_workshop(book, told, recorder, save_every=options.save_every)
-            lessons = _lessons(known, classes, manifest, images, parts.asked(), options.method, workshop)
-            stage = Stage(DISTILLED, parts.task, options.method, student_training(parts.task, options))
-            student = distilled(stage, lessons, workshop)
-            twin = None
-            if len(parts.task.labelled):
-                told.tell(f"training the same {options.student} on the labels alone")
-                twin = labels_alone(stage, workshop, name=ALONE)
-        outcome = _outcome(student, twin, parts, options)
-        told.tell("measuring sizes and speed")
-        figures = _measured(known, lessons, outcome, twin, parts, torch.from_numpy(manifest.labels), told)
-        write_atomic(book.folder / FIGURES, json.dumps(asdict(figures), indent=1))
-        book.seconds = time.perf_counter() - begin
-        told.tell("writing model, predictions and report")
-        write_results(
-            book, outcome, parts.task, manifest, parts.validation, parts.test, issues, slug(manifest.name),
-            tested=_tested(figures, outcome.twin, parts),
-            words=_words(figures, known, options, len(parts.task.labelled) > 0, book.folder),
-        )  # fmt: skip
-        return Distilled(book.result(), figures)
+        parts = Parts.of(images, manifest, options, issues)
+        teller.tell(parts.pictures.census())
+        with open_workshop(run_file, teller, save_every=options.save_every) as workshop:
+            lessons = _lessons(known, parts, options.method, workshop)
+            students = _train(parts.pictures.task, lessons, options, workshop)
+        result = _result(students, parts.pictures, options)
+        teller.tell("measuring sizes and speed")
+        figures = _measured(known, lessons, students, parts, teller.tell)
+        write_atomic(folder / FIGURES, json.dumps(asdict(figures), indent=1))
+        result = _with_words(result, figures, known, options, parts, folder)
+        return Distilled(finish(run_file, parts.pictures, result, teller, begun), figures)
 
 
 def run_data(teacher: Teacher, options: DistillOptions) -> tuple[str, DistillOptions, int]:
@@ -240,7 +223,7 @@ def of_classes(manifest: Manifest, classes: Sequence[str], label_free: bool) -> 
     return replace(manifest, classes=tuple(classes), labels=labels, splits=splits)
 
 
-def fitting(options: DistillOptions, manifest: Manifest) -> DistillOptions:
+def options_for(manifest: Manifest, options: DistillOptions) -> DistillOptions:
     """The options as the data allow them: without labelled pictures no weight is on labels.
 
     Raises:
@@ -272,18 +255,18 @@ class Parts:
     """Which pictures are learned from, and which are looked at afterwards.
 
     Attributes:
-        test: test pictures with a known class.
+        pictures: of its test and validation parts those with a known class alone.
         unseen: those that agreement is measured on: the student does not learn from them. In words: ``unseen_words``.
     """
 
-    task: Task
-    validation: Validation | None
-    test: Tensor
+    pictures: Pictures
     unseen: Tensor
     unseen_words: str
 
     @classmethod
-    def of(cls, images: Images, manifest: Manifest, options: DistillOptions) -> Parts:
+    def of(
+        cls, images: Images, manifest: Manifest, options: DistillOptions, issues: Sequence[Issue] = ()
+    ) -> Parts:
         """Test pictures are unseen; without any, validation pictures; without those, some unlabelled ones are held
         back from the student."""
         labelled, unlabelled, val, test = (
@@ -301,51 +284,27 @@ class Parts:
             words = f"{n:,} unlabelled pictures held back from the student"
         test, val = test[labels[test] >= 0], val[labels[val] >= 0]
         task = Task(images, labelled, labels[labelled], unlabelled, manifest.classes, seed=options.seed)
-        return cls(task, Validation(val, labels[val]) if len(val) else None, test, unseen, words)
+        validation = Validation(val, labels[val]) if len(val) else None
+        return cls(Pictures(manifest, task, validation, test, issues), unseen, words)
 
     def asked(self) -> Tensor:
         """Row numbers of all pictures that the teachers are asked about."""
-        val = self.validation.rows if self.validation else self.test[:0]
-        task = self.task
-        return torch.cat([task.labelled, task.unlabelled, val, self.test, self.unseen]).unique()
+        task, test = self.pictures.task, self.pictures.test
+        val = self.pictures.validation.rows if self.pictures.validation else test[:0]
+        return torch.cat([task.labelled, task.unlabelled, val, test, self.unseen]).unique()
 
     def scored(self) -> tuple[Tensor, str]:
         """Labelled pictures that the student did not learn from, and what they are."""
-        if len(self.test):
-            return self.test, f"{len(self.test):,} test pictures"
-        if self.validation:
-            words = f"{len(self.validation.rows):,} validation pictures, by which the teacher may have been chosen"
-            return self.validation.rows, words
-        return self.test, ""
+        test, validation = self.pictures.test, self.pictures.validation
+        if validation and not len(test):
+            words = f"{len(validation.rows):,} validation pictures, by which the teacher may have been chosen"
+            return validation.rows, words
+        return test, f"{len(test):,} test pictures" if len(test) else ""
 
 
-def _open_book(
-    manifest: Manifest,
-    data: Any,
-    known: Sequence[Teacher],
-    options: DistillOptions,
-    out: str | Path | None,
-    command: str,
-) -> RunBook:
-    prints = [teacher.fingerprint for teacher in known]
-    parts = (manifest.place, manifest.fingerprint, manifest.classes, prints, resolved(options))
-    identity = f"{key(__version__, 'distill', *parts):016x}"
-    name = f"{slug(manifest.name)}-distill-{slug(options.student)}-{identity[:8]}"
-    folder = Path(out) if out else Path("runs") / name
-    check_outside(folder, data)
-    return open_book(folder, identity, options, manifest, data, command)
-
-
-def _lessons(
-    known: Sequence[Teacher],
-    classes: tuple[str, ...],
-    manifest: Manifest,
-    images: Images,
-    rows: Tensor,
-    method: Distillation,
-    workshop: Workshop,
-) -> Lessons:
+def _lessons(known: Sequence[Teacher], parts: Parts, method: Distillation, workshop: Workshop) -> Lessons:
     """The teachers' answers for pictures as ``handful predict`` would show them; kept in the cache."""
+    rows, images, classes = parts.asked(), parts.pictures.task.images, parts.pictures.task.classes
     answers, log_ps, features = [], [], torch.empty(len(rows), 0)
     for number, teacher in enumerate(known):
         wanted = method.feature_weight > 0 and number == 0
@@ -355,7 +314,7 @@ def _lessons(
             assert teacher.answer is not None
             theirs = images
             if teacher.side and teacher.side != images.side:
-                theirs, _, _ = open_store(manifest, workshop.cache, side=teacher.side)
+                theirs, _, _ = open_store(parts.pictures.manifest, workshop.cache, side=teacher.side)
             name = f"{key(teacher.fingerprint, theirs.fingerprint, digest(rows), wanted):016x}.safetensors"
             log_p, found = ask(
                 teacher.answer, theirs, rows, features=wanted, file=workshop.cache / "teachers" / name,
@@ -369,52 +328,33 @@ def _lessons(
     return Lessons(rows, mean_of_logs(log_ps), features, live, prints)
 
 
-def _outcome(student: Fitted, twin: Fitted | None, parts: Parts, options: DistillOptions) -> Outcome:
-    """The student as what a run ships; where there are validation pictures they set its temperature."""
-    recipe = Recipe("distilled network", "", distilled, Distillation)  # type: ignore[arg-type]
-    trial = Trial(DISTILLED, options.student, recipe)
-    outcome = Outcome(student, f"{DISTILLED}@{options.student}", {f"{DISTILLED}@{options.student}": trial})
-    if twin:
-        plain = Recipe(
-            "the same network on the labels alone",
-            "",
-            labels_alone,  # type: ignore[arg-type]
-            Supervised,
-            uses_unlabelled=False,
-        )
-        outcome.twin = f"{ALONE}@{options.student}"
-        outcome.trials[outcome.twin] = Trial(ALONE, options.student, plain)
-    if parts.validation:
-        y = parts.validation.y
-        for fitted, one in zip((student, twin), outcome.trials.values()):
-            assert fitted is not None
-            one.logits, one.truth = fitted.logits(parts.validation.rows), y
-            one.right = (one.logits.argmax(1) == y).double().unsqueeze(0).numpy()
-        outcome.n_folds = 1
-        if trial.logits is not None and trial.right is not None and not trial.right.all():
-            outcome.temperature = fit_temperature(trial.logits, y)
-            student.classifier.temperature.fill_(outcome.temperature)
-    return outcome
+def _train(task: Task, lessons: Lessons, options: DistillOptions, workshop: Workshop) -> dict[str, Fitted]:
+    """The student and, where there are labels, its twin that learns them alone; by their names, in this order."""
+    stage = Stage(DISTILLED, task, options.method, student_training(task, options))
+    student = distilled(stage, lessons, workshop)
+    if not len(task.labelled):
+        return {f"{DISTILLED}@{options.student}": student}
+    workshop.tell(f"training the same {options.student} on the labels alone")
+    twin = labels_alone(stage, workshop, name=ALONE)
+    return {f"{DISTILLED}@{options.student}": student, f"{ALONE}@{options.student}": twin}
 
 
 def _measured(
     known: Sequence[Teacher],
     lessons: Lessons,
-    outcome: Outcome,
-    twin: Fitted | None,
+    students: Mapping[str, Fitted],
     parts: Parts,
-    labels: Tensor,
-    told: Teller,
+    tell: Callable[[str], None],
 ) -> Figures:
     """Costs of all networks; accuracies and agreements on pictures that the student did not learn from."""
-    images = parts.task.images
+    task, labels = parts.pictures.task, torch.from_numpy(parts.pictures.manifest.labels)
     rows, measured_on = parts.scored()
-    store = {"channels": images.channels, "side": images.side}
+    store = {"channels": task.images.channels, "side": task.images.side}
+    chosen, *alone = students
     networks = {teacher.name: teacher.saved for teacher in known if teacher.saved is not None}
-    networks[outcome.chosen] = Saved(outcome.fitted.classifier, parts.task.classes, store, "")
-    files = {t.name: replace(t, side=t.side or images.side) for t in known if t.onnx is not None}
-    cost = costs(networks, files, check=outcome.chosen, tell=told.tell)
-    students = {outcome.chosen: outcome.fitted} | ({outcome.twin: twin} if twin else {})
+    networks[chosen] = Saved(students[chosen].classifier, task.classes, store, "")
+    files = {t.name: replace(t, side=t.side or task.images.side) for t in known if t.onnx is not None}
+    cost = costs(networks, files, check=chosen, tell=tell)
 
     def guesses(rows: Tensor) -> dict[str, Tensor]:
         """Best classes [n] by name; that of the teachers is of all together."""
@@ -437,32 +377,49 @@ def _measured(
             None if same is None else float(same.double().mean()),
         )
 
-    alone = len(known) == 1
-    table = [row(t.name, TEACHER if alone else "", cost.get(t.name, Cost())) for t in known]
-    table += [] if alone else [row(TOGETHER, TEACHER, Cost())]
-    table += [row(name, name, cost[outcome.chosen]) for name in students]
-    gain = paired_difference(right[outcome.chosen], right[outcome.twin]) if twin and right else None
+    together = len(known) > 1
+    table = [row(t.name, "" if together else TEACHER, cost.get(t.name, Cost())) for t in known]
+    table += [row(TOGETHER, TEACHER, Cost())] if together else []
+    table += [row(name, name, cost[chosen]) for name in students]
+    gain = paired_difference(right[chosen], right[alone[0]]) if alone and right else None
     agreed_on = parts.unseen_words if len(parts.unseen) else ""
     return Figures(tuple(table), (gain.value, gain.low, gain.high) if gain else None, measured_on, agreed_on)
 
 
-def _tested(figures: Figures, twin: str, parts: Parts) -> dict[str, float]:
-    """Accuracy of the twin on the test part, for the report's table of what was tried."""
-    if not len(parts.test):
-        return {}
-    return {row.name: row.accuracy for row in figures.rows if row.name == twin and row.accuracy is not None}
+def _result(students: Mapping[str, Fitted], pictures: Pictures, options: DistillOptions) -> Result:
+    """The student as what a run ships; where there are validation pictures they set its temperature."""
+    chosen, held, temperature = next(iter(students)), dict[str, HeldOut](), 1.0
+    if val := pictures.validation:
+        held = {name: HeldOut.of(one.logits(val.rows), val.y) for name, one in students.items()}
+        if not held[chosen].right.all():
+            temperature = fit_temperature(held[chosen].logits, val.y)
+            students[chosen].classifier.temperature.fill_(temperature)
+    own, *twin = (held[name].right if held else None for name in students)
+    row = Tried(f"distilled network ({options.student})", uses_unlabelled=True, chosen=True)
+    rows = [measured(row, own, twin[0] if twin else None)]
+    for right in twin:
+        row = Tried(f"the same network on the labels alone ({options.student})", baseline=True)
+        rows.append(measured(row, right))
+    return Result(chosen, students[chosen], rows, held.get(chosen), rule="", temperature=temperature)
 
 
-def _words(
-    figures: Figures, known: Sequence[Teacher], options: DistillOptions, labelled: bool, out: Path
-) -> Words:
-    """What the report says in this verb's own way."""
+def _with_words(
+    result: Result,
+    figures: Figures,
+    known: Sequence[Teacher],
+    options: DistillOptions,
+    parts: Parts,
+    folder: Path,
+) -> Result:
+    """What the report says in this verb's own way; beside it the twin's accuracy on the test part."""
     names = " and ".join(Path(teacher.name).name for teacher in known)
-    m = options.method
+    m, labelled, where = options.method, len(parts.pictures.task.labelled), shlex.quote(str(folder))
     weights = f"{m.hard_weight:g} on labels, {m.soft_weight:g} on the teacher's answers"
     weights += f", {m.feature_weight:g} on its features" if m.feature_weight else ""
-    where = shlex.quote(str(out))
-    return Words(
+    twin = figures.rows[-1].accuracy if len(parts.pictures.test) else None
+    return replace(
+        result,
+        tried=[replace(row, test_accuracy=twin) if row.baseline else row for row in result.tried],
         rule=f"No choice was made: {options.student} was taught by {names}, at temperature {m.temperature:g} with "
         f"weights of {weights}{', from the very crops that it saw itself' if m.patient else ''}.",
         unmeasured=(LEARNT if labelled else UNLABELLED_ALL) + ". Put labelled pictures into test/<class>/",

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from handful.data.images import Images, _survey, from_array
-from handful.data.manifest import LABELLED, SPLITS, UNLABELLED, Manifest
-from handful.recipes.candidate import Candidate
+from handful.data.images import Images, from_array, survey
+from handful.data.manifest import LABELLED, SPLITS, UNLABELLED
 from handful.recipes.table import candidates, find, usual_space
 from handful.recipes.task import Task
-from handful.run.file import FitOptions
+from handful.verbs.fit import FitOptions, manifest_of, place_of
 
 
 @dataclass(frozen=True)
@@ -63,34 +62,33 @@ class Planned:
         return "\n".join([*lines, "nothing was read but names and headers, and nothing was written"])
 
 
-def planned(manifest: Manifest, options: FitOptions, folder: Path, identity: str) -> Planned:
-    """What ``fit`` would do with a manifest.
+def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | None = None) -> Planned:
+    """What ``fit`` would do, from names and headers alone; nothing is written.
 
     Raises:
-        UsageError: an unknown recipe.
+        UsageError: the data or the options cannot be used as given.
         HandfulError: none of the pictures looked at can be read.
     """
-    channels, side = _survey(manifest)
+    options = (options or FitOptions()).with_policies()
+    only = options.asked()
+    manifest = manifest_of(data, options)
+    folder, identity = place_of(manifest, data, options, out)
+    channels, side = survey(manifest)
     side = options.side or side
     labelled, unlabelled = manifest.ids(LABELLED), manifest.ids(UNLABELLED)
     y = manifest.labels[labelled]
     images = _blank(channels, side)
     rows = torch.from_numpy
     task = Task(images, rows(labelled), rows(y), rows(unlabelled), manifest.classes)
-    if options.recipe == "auto":
-        pairs = candidates(task)
-    else:
-        find(options.recipe)
-        pairs = [Candidate(options.recipe, options.features or usual_space(options.recipe, task))]
     tried = []
-    for candidate in pairs:
-        recipe = find(candidate.recipe)
+    for candidate in [only] if only else candidates(task):
+        recipe, on = find(candidate.recipe), candidate.on or usual_space(candidate.recipe, task)
         notes = ["learns from unlabelled pictures"] if recipe.uses_unlabelled else []
         if recipe.uses_unlabelled and not len(unlabelled):
             notes = ["not tried: there are no unlabelled pictures"]
         elif recipe.trains:
             notes.append("trains a network, if time and prior give it a chance")
-        tried.append((candidate.key, recipe.title, "; ".join(notes)))
+        tried.append((f"{candidate.recipe}@{on}", recipe.title, "; ".join(notes)))
     counts = {split: int((manifest.splits == split).sum()) for split in SPLITS}
     per_class = {name: int((y == k).sum()) for k, name in enumerate(manifest.classes)}
     return Planned(

@@ -1,4 +1,4 @@
-"""How right is a finished run on labelled pictures?
+"""``evaluate``: how right is a finished run on labelled pictures?
 
 Legend: n pictures, K classes; accuracies and confidences are fractions.
 """
@@ -6,16 +6,19 @@ Legend: n pictures, K classes; accuracies and confidences are fractions.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from handful.data.manifest import LABELLED, TEST, VALIDATION, Manifest
+from handful.data.manifest import LABELLED, TEST, VALIDATION
+from handful.data.sources import read_labelled
 from handful.inference.classify import classify
 from handful.inference.model_file import load_model
+from handful.run.places import downloads
+from handful.run.teller import Teller
 from handful.stats.calibration import expected_calibration_error, reliability_bins
 from handful.stats.intervals import accuracy, balanced_accuracy, macro_f1
 from handful.types import UsageError
@@ -122,18 +125,15 @@ def figures(truth: np.ndarray, p: np.ndarray, classes: tuple[str, ...]) -> dict[
     }
 
 
-def evaluate(
-    run: str | Path,
-    manifest: Manifest,
-    *,
-    batch: int = 64,
-    progress: Callable[[int, int], None] | None = None,
-) -> Evaluation:
-    """Measure a run on the test part of a manifest; without one on its validation part, or else on what is labelled.
+def evaluate(run: str | Path, data: str | Path, *, teller: Teller | None = None) -> Evaluation:
+    """How right is a finished run on labelled pictures: on the test part of ``data``, without one on its validation
+    part, or else on all that is labelled?
 
     Raises:
         UsageError: no run, no labelled pictures, none that can be read, or a class that the model does not know.
     """
+    teller = teller or Teller()
+    manifest = read_labelled(data, downloads=downloads())
     saved = load_model(run)
     split = next((split for split in PARTS if len(manifest.ids(split))), None)
     if split is None:
@@ -154,7 +154,7 @@ def evaluate(
     pictures = [manifest.picture(int(row)) for row in rows]
     paths = [manifest.paths[row] for row in rows]
     names = paths if manifest.pictures is not None else [str(manifest.root / path) for path in paths]
-    found = classify(saved, pictures, names, batch=batch, progress=progress)
+    found = classify(saved, pictures, names, progress=partial(teller.progress, "classifying"))
     if not found.names:
         file, reason = found.bad[0]
         raise UsageError(f"cannot be read, like all others ({reason})", file=file, fix="check the files")

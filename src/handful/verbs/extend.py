@@ -8,45 +8,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from handful import __version__, machine
 from handful.augment.named import make, with_policies
-from handful.choose.auto import Outcome, Trial
-from handful.data.images import Images, open_store
+from handful.data.images import open_store
 from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Manifest
 from handful.data.sources import read_data, read_labelled
-from handful.engine.interrupt import listening
 from handful.files import write_atomic
 from handful.inference.logits import predict
 from handful.inference.model_file import Saved, load_model
 from handful.methods.forgetting import LearningWithoutForgetting
-from handful.randomness import key
-from handful.recipes.extend import (
-    GIVEN_UP,
-    PLAIN,
-    TITLES,
-    Extension,
-    Old,
-    add_classes,
-    extended,
-    further,
-    read,
-)
+from handful.models.classifier import Classifier
+from handful.recipes.extend import GIVEN_UP, PLAIN, TITLES, Extension, Old, add_classes, further, read
 from handful.recipes.stage import Stage
-from handful.recipes.table import Recipe, changed
-from handful.recipes.task import Task, Validation, Workshop
-from handful.report.build import Words
-from handful.report.record import Recorder
-from handful.run.file import Run, RunBook, resolved
-from handful.run.ground import Teller, cache_folder, census, downloads, slug, tasks
-from handful.run.opening import open_book, open_pictures, open_workshop
-from handful.run.preflight import check_outside
-from handful.run.results import write_results
+from handful.recipes.table import changed
+from handful.recipes.task import Validation, Workshop
+from handful.report.record import Tried
+from handful.run.begin import at_work, identity_of, is_finished, open_run, open_workshop
+from handful.run.file import Run
+from handful.run.finish import finish
+from handful.run.pictures import Pictures, open_pictures
+from handful.run.places import cache_folder, check_outside, downloads, folder_for
+from handful.run.result import HeldOut, Result, measured
+from handful.run.teller import Teller
 from handful.types import UsageError
 from handful.verbs.extend_table import Figures, Row, Side, as_section, read_figures, sentence
 
@@ -62,16 +50,24 @@ class ExtendOptions:
     """Everything that decides an extension, besides the old run and the new pictures.
 
     Attributes:
-        lambda_old, temperature, freeze_old_head, responses, view: of ``LearningWithoutForgetting``.
+        lambda_old: weight of the old network's responses; 0 is plain fine-tuning.
+        temperature: of the responses.
+        freeze_old_head: the old classes' own weights stay as they are.
+        responses: the old network's: "recorded" beforehand on the pictures as they are, or "live", to each view that is
+            learnt.
+        view: how pictures are shown in training: plain, weak, strong, weak+randaugment:n=2:m=9, or a policy file.
         seconds: for the run; the trainings share what reading pictures leaves of it.
+        seed: of every random draw.
+        labels_per_class: use so many labels of each new class, drawn by the seed (0: all).
+        feature_backend: auto, torch, onnxruntime or openvino, for a head on frozen features.
         training: fields of ``recipes.train.Training`` that differ ("steps", "lr", …).
-        seed, labels_per_class, feature_backend, save_every: as in ``FitOptions``.
+        save_every: steps between checkpoints; changes nothing in the result.
     """
 
     lambda_old: float = 1.0
     temperature: float = 2.0
     freeze_old_head: bool = False
-    responses: str = "recorded"
+    responses: Literal["recorded", "live"] = "recorded"
     view: str = "plain"
     seconds: float = 300.0
     seed: int = 0
@@ -125,51 +121,46 @@ def extend(
         HandfulError: the run failed.
         Interrupted: told to stop; the state is saved.
     """
-    options, told = options or ExtendOptions(), teller or Teller()
+    begun, options = time.perf_counter(), options or ExtendOptions()
     options = replace(options, view=str(with_policies({"view": options.view})["view"]))
     make(options.view)
-    begin = time.perf_counter()
-    machine.tune_allocator()
-    machine.set_threads()
-    with listening():
+    with at_work(teller) as teller:
         saved = read_old(run)
-        n_old = len(saved.classes)
-        method = options.method(n_old)
+        old = Old(saved.classifier, len(saved.classes), saved.sha256)
+        method = options.method(old.n_classes)
         manifest = read_data(
             data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
         )
         check_new(manifest, saved.classes)
-        old = Old(saved.classifier, n_old, saved.sha256)
         known = None if old_test is None else old_pictures(old_test, saved.classes)
-        book = _open_book(saved, Path(run), manifest, data, known, options, out, command)
-        if book.finished:
-            told.tell(f"this run is finished already: {book.folder}")
-            return Extended(book.result(), read_figures(book.folder / FIGURES))
-        images, manifest, issues = open_pictures(
-            book, manifest, told, side=saved.store["side"], channels=saved.store["channels"]
-        )
-        task, validation, test = tasks(images, manifest, options.seed)
-        told.tell(census(manifest, images))
-        with Recorder(book.folder / "metrics.jsonl") as recorder:
-            workshop = open_workshop(
-                book, told, recorder, save_every=options.save_every, feature_backend=options.feature_backend
-            )
+        identity = identity_of(manifest, options, "extend", saved.sha256, known.fingerprint if known else "")
+        folder = folder_for(out, data, manifest.name, "extended", identity[:8])
+        check_apart(folder, Path(run), known)
+        run_file = open_run(folder, identity, options, manifest, data, command)
+        if is_finished(run_file, teller):
+            return Extended(run_file.result(), read_figures(folder / FIGURES))
+        store = {name: saved.store[name] for name in ("side", "channels")}
+        pictures = open_pictures(run_file, manifest, teller, **store)
+        with open_workshop(
+            run_file, teller, save_every=options.save_every, feature_backend=options.feature_backend
+        ) as workshop:
             if old.trains:  # a head on frozen features is fitted, and stays, on the processor
                 old.classifier.to(workshop.device)
-            training = changed(further(old, task), options.training, "training")
+            training = changed(further(old, pictures.task), options.training, "training")
             if not old.trains and (unused := _unused(options)):
-                told.tell(f"a head on frozen features gets new rows, and nothing trains: no use for {unused}")
+                teller.tell(
+                    f"a head on frozen features gets new rows, and nothing trains: no use for {unused}"
+                )
             done = add_classes(
-                old, Stage("", task, method, training), workshop,
-                validation=validation, seconds=options.seconds, started=begin,
+                old, Stage("", pictures.task, method, training), workshop,
+                validation=pictures.validation, seconds=options.seconds, started=begun,
             )  # fmt: skip
-        told.tell("measuring old and new classes")
-        figures = _measured(old, saved, done, manifest, test, known, workshop, told)
-        write_atomic(book.folder / FIGURES, json.dumps(asdict(figures), indent=1, ensure_ascii=False))
-        told.tell("writing model, predictions and report")
-        book.seconds = time.perf_counter() - begin
-        _write(book, old, done, task, manifest, validation, test, issues, figures)
-        return Extended(book.result(), figures)
+        teller.tell("measuring old and new classes")
+        figures = _measured(old, saved, done, pictures, known, workshop)
+        write_atomic(folder / FIGURES, json.dumps(asdict(figures), indent=1, ensure_ascii=False))
+        result = _result(old, done, figures, folder)
+        whole = over_all_classes(pictures, figures.old_classes)
+        return Extended(finish(run_file, whole, result, teller, begun), figures)
 
 
 def _unused(options: ExtendOptions) -> str:
@@ -241,65 +232,37 @@ def old_pictures(data: Any, classes: tuple[str, ...]) -> Manifest:
     )
 
 
-def _open_book(
-    saved: Saved,
-    run: Path,
-    manifest: Manifest,
-    data: Any,
-    known: Manifest | None,
-    options: ExtendOptions,
-    out: str | Path | None,
-    command: str,
-) -> RunBook:
-    """The new run's book.
-
-    Raises:
-        UsageError: its folder is the old run's, lies in it, or among pictures.
-    """
-    name, asked = slug(manifest.name), known.fingerprint if known else ""
-    parts = (saved.sha256, manifest.place, manifest.fingerprint, asked, resolved(options))
-    identity = f"{key(__version__, 'extend', *parts):016x}"
-    folder = Path(out) if out else Path("runs") / f"{name}-extended-{identity[:8]}"
+def check_apart(folder: Path, run: Path, known: Manifest | None) -> None:
+    """Raises UsageError where the new run's folder is the old run's, lies in it, or among the old pictures."""
     if run.is_dir() and folder.resolve().is_relative_to(run.resolve()):
         fix = "choose another folder with --out"
         raise UsageError(
             "is the run that is extended, or lies in it: that is only read", file=folder, fix=fix
         )
-    check_outside(folder, data)
     if known is not None and known.pictures is None:
         check_outside(folder, known.root)
-    return open_book(folder, identity, options, manifest, data, command)
-
-
-def _stored(manifest: Manifest, saved: Saved, told: Teller) -> tuple[Images, Manifest, list[tuple[str, str]]]:
-    """Old pictures decoded as the old classifier wants them, and as ``predict`` will."""
-    return open_store(
-        manifest, cache_folder(), side=saved.store["side"], channels=saved.store["channels"],
-        progress=lambda d, t: told.progress("reading old pictures", d, t),
-    )  # fmt: skip
 
 
 def _measured(
-    old: Old,
-    saved: Saved,
-    done: Extension,
-    manifest: Manifest,
-    test: Tensor,
-    known: Manifest | None,
-    workshop: Workshop,
-    told: Teller,
+    old: Old, saved: Saved, done: Extension, pictures: Pictures, known: Manifest | None, workshop: Workshop
 ) -> Figures:
     """Every way on the old pictures, if there are any, and on the test part, or else on held-out new pictures."""
-    ask: Callable[[Any], Tensor] | None = None
+    ask: Callable[[Classifier], Tensor] | None = None
     y_old = torch.empty(0, dtype=torch.int64)
     before: Side | None = None
     if known is not None:
-        theirs, known, _ = _stored(known, saved, told)
+        theirs, known, _ = open_store(  # as the old classifier wants them, and as ``predict`` will
+            known, cache_folder(), side=saved.store["side"], channels=saved.store["channels"],
+            progress=partial(workshop.progress, "reading old pictures"),
+        )  # fmt: skip
         rows_old = torch.from_numpy(known.ids(TEST))
         y_old = torch.from_numpy(known.labels)[rows_old]
-        ask = partial(_answers, images=theirs, rows=rows_old, device=workshop.device)
+
+        def ask(classifier: Classifier) -> Tensor:
+            return predict(classifier, theirs, rows_old, classifier.spec, device=workshop.device)
+
         before = Side(len(y_old), float((ask(old.classifier).argmax(1) == y_old).double().mean()), None)
-    y_test = torch.from_numpy(manifest.labels[test.numpy()]) + old.n_classes
+    test, y_test = pictures.test, pictures.test_y + old.n_classes
     rows = [Row("before", before)]
     for way, attempt in done.attempts.items():
         new = None
@@ -316,17 +279,13 @@ def _measured(
         held = f"{done.n_folds}-fold cross-validation on the {len(done.truth):,} labelled pictures"
     return Figures(
         old_classes=saved.classes,
-        new_classes=manifest.classes,
+        new_classes=pictures.manifest.classes,
         rows=tuple(rows),
         old_on=f"{len(y_old):,} pictures of {known.root.name}" if known is not None else "",
         new_on=f"a test part of {len(test):,} pictures" if len(test) else held if rows[1].new else "",
         heads=_heads(old, done, held),
         steps=done.steps,
     )
-
-
-def _answers(classifier: Any, images: Images, rows: Tensor, device: str) -> Tensor:
-    return predict(classifier, images, rows, classifier.spec, device=device)
 
 
 def _side(logits: Tensor, y: Tensor, n_old: int) -> Side:
@@ -351,57 +310,44 @@ def _heads(old: Old, done: Extension, held: str) -> str:
     )
 
 
-def _write(
-    book: RunBook,
-    old: Old,
-    done: Extension,
-    task: Task,
-    manifest: Manifest,
-    validation: Validation | None,
-    test: Tensor,
-    issues: Any,
-    figures: Figures,
-) -> None:
-    """The files of a run, over all classes: the old ones first."""
-    classes = figures.old_classes + figures.new_classes
-    n_old = old.n_classes
-    trials = {}
-    for way, attempt in done.attempts.items():
-        recipe = Recipe(
-            TITLES[way],
-            "",
-            extended,  # type: ignore[arg-type]
-            LearningWithoutForgetting,
-            uses_unlabelled=False,
-            trains=old.trains,
-        )
-        trial = Trial(way, str(old.classifier.backbone_config["name"]), recipe, seconds=attempt.seconds)
-        if attempt.held_out is not None:
-            trial.logits, trial.truth = attempt.held_out, done.truth
-            trial.right = (attempt.held_out.argmax(1) == done.truth).double().unsqueeze(0).numpy()
-        trials[way] = trial
-    shipped = next(iter(trials))
-    fitted = done.attempts[shipped].fitted
-    outcome = Outcome(
-        fitted, shipped, trials,
-        n_folds=done.n_folds,
-        temperature=float(fitted.classifier.temperature),
-        twin=PLAIN if PLAIN in trials else "",
-    )  # fmt: skip
-    whole = replace(
-        manifest, classes=classes, labels=np.where(manifest.labels < 0, -1, manifest.labels + n_old)
+def over_all_classes(pictures: Pictures, old: tuple[str, ...]) -> Pictures:
+    """The pictures with their classes numbered as the new classifier does: the old ones first."""
+    manifest, task, validation = pictures.manifest, pictures.task, pictures.validation
+    classes, n = old + manifest.classes, len(old)
+    labels = np.where(manifest.labels < 0, -1, manifest.labels + n)
+    return replace(
+        pictures,
+        manifest=replace(manifest, classes=classes, labels=labels),
+        task=replace(task, classes=classes, y=task.y + n),
+        validation=Validation(validation.rows, validation.y + n) if validation else None,
     )
-    held = Validation(validation.rows, validation.y + n_old) if validation else None
-    words = Words(
+
+
+def _result(old: Old, done: Extension, figures: Figures, folder: Path) -> Result:
+    """What ships is the first of the ways; plain fine-tuning is the baseline."""
+    network = old.classifier.backbone_config["name"]
+    held = {
+        way: HeldOut.of(attempt.held_out, done.truth, done.n_folds)
+        for way, attempt in done.attempts.items()
+        if attempt.held_out is not None
+    }
+    right = {way: found.right for way, found in held.items()}
+    shipped = next(iter(done.attempts))
+    rows = []
+    for way, attempt in done.attempts.items():
+        row = Tried(f"{TITLES[way]} ({network})", seconds=attempt.seconds or None)
+        row.chosen, row.baseline = way == shipped, way == PLAIN
+        rows.append(measured(row, right.get(way), None if row.baseline else right.get(PLAIN)))
+    fitted = done.attempts[shipped].fitted
+    return Result(
+        shipped, fitted, rows, held.get(shipped),
         rule="The classes were added as asked. Accuracies are of new pictures, joint: one answer out of all classes.",
+        temperature=float(fitted.classifier.temperature),
         unmeasured="with a single picture in a class there is nothing to measure on, and no old picture was given",
         verdict=sentence(figures),
-        next_steps=_next_steps(book.folder, figures),
+        next_steps=_next_steps(folder, figures),
         extras=[as_section(figures)],
-    )
-    write_results(
-        book, outcome, replace(task, classes=classes, y=task.y + n_old), whole, held, test, issues,
-        slug(manifest.name), words=words, reject={"threshold": 0.0, "why": NO_THRESHOLD},
+        reject={"threshold": 0.0, "why": NO_THRESHOLD},
     )  # fmt: skip
 
 

@@ -3,37 +3,79 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from handful import __version__, machine, parallel
 from handful.augment.named import with_policies
 from handful.choose.auto import choose
 from handful.choose.prior import prior_table
-from handful.data.audit import in_order
-from handful.data.manifest import Manifest, printable
+from handful.data.manifest import Manifest
 from handful.data.sources import read_data
-from handful.engine.interrupt import listening
 from handful.inference.backends import BACKENDS
-from handful.randomness import key
 from handful.recipes.candidate import Candidate
 from handful.recipes.table import asked
-from handful.report.record import Recorder
-from handful.run.file import FitOptions, Run, RunBook, resolved
-from handful.run.ground import Teller, census, downloads, slug, tasks
-from handful.run.opening import open_book, open_pictures, open_workshop
-from handful.run.preflight import check_outside, doubted_labels, tell_issues
-from handful.run.results import write_results
-from handful.study.afterwards import accuracy_afterwards
-from handful.study.learning_curve import own_curve
-from handful.study.pseudo_labels import pseudo_labels
-from handful.study.screening import screened
+from handful.run.begin import at_work, identity_of, is_finished, open_run, open_workshop
+from handful.run.file import Run
+from handful.run.finish import finish
+from handful.run.issues import doubted_labels
+from handful.run.pictures import open_pictures
+from handful.run.places import downloads, folder_for
+from handful.run.teller import Teller
 from handful.types import UsageError
-from handful.verbs.dry_run import Planned, planned
+from handful.verbs.fit_result import as_result, study
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Everything that decides a run's result, besides the data.
+
+    Attributes:
+        recipe: auto, or one of the recipes (handful fit --recipe list).
+        features: feature space of the recipe: lite0, pixels, timm:NAME (default: the best guess for the pictures).
+        seconds: for the run; networks share what reading pictures and the cheap candidates leave of it.
+        seed: of every random draw.
+        labels_per_class: use so many labels of each class, drawn by the seed, and forget the others (0: all).
+        side: pixels that pictures are stored at (default: by the pictures).
+        feature_backend: auto, torch, onnxruntime or openvino.
+        method: fields of the recipe's method that differ from their defaults.
+        training: fields of ``recipes.train.Training`` that differ.
+        without_priors: data sets whose prior knowledge is left out (for benchmarks on them).
+        compile: use torch.compile for networks that train.
+        save_every: steps between checkpoints; changes nothing in the result.
+    """
+
+    recipe: str = "auto"
+    features: str = ""
+    seconds: float = 300.0
+    seed: int = 0
+    labels_per_class: int = 0
+    side: int = 0
+    feature_backend: str = "auto"
+    method: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    without_priors: tuple[str, ...] = ()
+    compile: bool = False
+    save_every: int = 50
+
+    def with_policies(self) -> FitOptions:
+        """With policy files read, so that what they say is part of the run's identity."""
+        return replace(self, method=with_policies(self.method))
+
+    def asked(self) -> Candidate | None:
+        """The candidate that they name; None for the automatic choice.
+
+        Raises:
+            UsageError: there is no such recipe, field or backend, or options that nobody would read.
+        """
+        if self.feature_backend not in ("auto", *BACKENDS):
+            raise UsageError(
+                f"there is no backend '{self.feature_backend}'", fix=f"auto, {', '.join(BACKENDS)}"
+            )
+        if self.side and self.side < 8:
+            raise UsageError(f"pictures of {self.side} px a side are too small", fix="give --side 8 or more")
+        return asked(self.recipe, self.features, self.method, self.training)
 
 
 def fit(
@@ -57,123 +99,47 @@ def fit(
         HandfulError: the run failed; the message says what to do.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    options, teller = options or FitOptions(), teller or Teller()
-    options = replace(options, method=with_policies(options.method))
-    only = _asked(options)
-    begin = time.perf_counter()
-    machine.tune_allocator()
-    machine.set_threads()
-    parallel.start()
-    if not parallel.is_first():
-        teller = Teller()
-    with listening():
-        manifest = read_data(
-            data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
-        )
-        book, name = _open_book(manifest, data, options, out, command)
-        if book.finished:
-            teller.tell(f"this run is finished already: {book.folder}")
-            if parallel.is_first():
-                parallel.barrier()
-            return book.result()
-        images, manifest, issues = open_pictures(book, manifest, teller, side=options.side)
-        if parallel.is_first():
-            parallel.barrier()
-        parallel.barrier()  # the others have read the plan, before the first adds to it
-        task, validation, test = tasks(images, manifest, options.seed)
-        teller.tell(census(manifest, images))
-        with Recorder(book.folder / "metrics.jsonl") if parallel.is_first() else nullcontext() as recorder:
-            workshop = open_workshop(
-                book, teller, recorder, save_every=options.save_every, feature_backend=options.feature_backend,
-                compile=options.compile,
-            )  # fmt: skip
-            doubts = doubted_labels(task, workshop, manifest, options.recipe)
-            issues = in_order([*issues, *doubts])
-            tell_issues(book.folder, issues, doubts, teller.tell)
+    begun, options = time.perf_counter(), (options or FitOptions()).with_policies()
+    only = options.asked()
+    with at_work(teller, distributed=True) as teller:
+        manifest = manifest_of(data, options)
+        folder, identity = place_of(manifest, data, options, out)
+        run_file = open_run(folder, identity, options, manifest, data, command)
+        if is_finished(run_file, teller):
+            return run_file.result()
+        pictures = open_pictures(run_file, manifest, teller, side=options.side)
+        with open_workshop(
+            run_file, teller, save_every=options.save_every, feature_backend=options.feature_backend,
+            compile=options.compile,
+        ) as workshop:  # fmt: skip
+            doubts = doubted_labels(pictures.task, pictures.manifest, workshop, options.recipe)
+            pictures = pictures.with_issues(doubts, folder, teller)
             outcome = choose(
-                task,
+                pictures.task,
                 workshop,
                 seconds=options.seconds,
-                validation=validation,
+                validation=pictures.validation,
                 only=only,
                 prior=prior_table().without(options.without_priors),
-                started=begin,
+                started=begun,
             )
-            curve = own_curve(task, workshop, outcome)
-            pseudo = pseudo_labels(task, workshop, outcome)
-            test_y = torch.from_numpy(manifest.labels[test.numpy()])
-            tested = accuracy_afterwards(task, workshop, outcome, test, test_y)
-            screening = screened(task, workshop, outcome)
-            strange = screening.issues(task) if screening else []
-            issues = in_order([*issues, *strange])
-            tell_issues(book.folder, issues, [], teller.tell)
-        for issue in screening.overall(task.classes) if screening else ():
-            teller.tell(f"{issue.file}: {issue.reason}; {issue.suggestion} ({book.folder / 'issues.csv'})")
-        if curve:
-            teller.tell(curve.advice())
-        book.seconds = time.perf_counter() - begin
-        if parallel.is_first():
-            teller.tell("writing model, predictions and report")
-            write_results(
-                book, outcome, task, manifest, validation, test, issues, name,
-                curve=curve, pseudo=pseudo, tested=tested,
-            )  # fmt: skip
-        parallel.barrier()
-        return book.result()
+            studies = study(outcome, pictures, workshop)
+        pictures = studies.told(pictures, folder, teller)
+        return finish(run_file, pictures, as_result(outcome, pictures.task, studies), teller, begun)
 
 
-def _open_book(
-    manifest: Manifest, data: Any, options: FitOptions, out: str | Path | None, command: str
-) -> tuple[RunBook, str]:
-    """The run's book and the data's name. The first process makes the folder and decodes; the others wait until both
-    are there."""
-    identity, folder = _place(manifest, data, options, out)
-    if not parallel.is_first():
-        parallel.barrier()
-    book = open_book(folder, identity, options, manifest, data, command)
-    return book, printable(manifest.name)
-
-
-def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | None = None) -> Planned:
-    """What ``fit`` would do, from names and headers alone; nothing is written.
-
-    Raises:
-        UsageError: the data or the options cannot be used as given.
-    """
-    options = options or FitOptions()
-    options = replace(options, method=with_policies(options.method))
-    _asked(options)
-    manifest = read_data(
+def manifest_of(data: Any, options: FitOptions) -> Manifest:
+    """Which pictures there are, and what is known of each."""
+    return read_data(
         data, labels_per_class=options.labels_per_class, seed=options.seed, downloads=downloads()
     )
-    identity, folder = _place(manifest, data, options, out)
-    return planned(manifest, options, folder, identity)
 
 
-def _place(manifest: Manifest, data: Any, options: FitOptions, out: str | Path | None) -> tuple[str, Path]:
-    """Identity of the run, and its folder.
+def place_of(manifest: Manifest, data: Any, options: FitOptions, out: str | Path | None) -> tuple[Path, str]:
+    """The run's folder, and its identity.
 
     Raises:
-        UsageError: it would lie among the pictures.
+        UsageError: the folder would lie among the pictures.
     """
-    identity = f"{key(__version__, manifest.place, manifest.fingerprint, resolved(options)):016x}"
-    folder = (
-        Path(out) if out else Path("runs") / f"{slug(manifest.name)}-{slug(options.recipe)}-{identity[:8]}"
-    )
-    check_outside(folder, data)
-    return identity, folder
-
-
-def _asked(options: FitOptions) -> Candidate | None:
-    """The candidate that the options name; None for "auto".
-
-    Raises:
-        UsageError: there is no such recipe or field, or options that nobody would read.
-    """
-    if options.feature_backend not in ("auto", *BACKENDS):
-        raise UsageError(
-            f"there is no backend '{options.feature_backend}'", fix=f"auto, {', '.join(BACKENDS)}"
-        )
-    if options.side and options.side < 8:
-        raise UsageError(f"pictures of {options.side} px a side are too small", fix="give --side 8 or more")
-    return asked(options.recipe, options.features, options.method, options.training)
+    identity = identity_of(manifest, options)
+    return folder_for(out, data, manifest.name, options.recipe, identity[:8]), identity

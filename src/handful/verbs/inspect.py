@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from handful.data import gap as gaps
 from handful.data.audit import audit, in_order, save_issues, suspect_labels
 from handful.data.gap import Gap, Measures
 from handful.data.images import Images, from_array, header, open_store
-from handful.data.manifest import LABELLED, UNLABELLED, Issue, Manifest, read_pile
+from handful.data.manifest import LABELLED, UNLABELLED, Issue, Manifest, printable, read_pile
 from handful.data.sources import read_data
 from handful.data.suspects import suspects
 from handful.files import write_atomic
@@ -29,7 +30,10 @@ from handful.recipes.feature_space import space
 from handful.recipes.table import spaces_for
 from handful.recipes.task import Task, Workshop
 from handful.report.inspect import Look, Side, render
-from handful.run.preflight import check_no_run
+from handful.run.begin import at_work
+from handful.run.file import versions
+from handful.run.places import cache_folder, check_no_run, check_outside, downloads, folder_for
+from handful.run.teller import Teller
 from handful.types import Interrupted, UsageError
 
 MEASURED = 5000  # pictures that the distributions are of
@@ -56,10 +60,10 @@ class Inspected:
     gap: Gap | None
 
 
-def read_any(data: Any, downloads: Path) -> tuple[Manifest, list[Issue]]:
+def read_any(data: Any) -> tuple[Manifest, list[Issue]]:
     """What ``read_data`` reads; a folder that cannot be learnt from is still looked at, and the reason is an issue."""
     try:
-        return read_data(data, downloads=downloads), []
+        return read_data(data, downloads=downloads()), []
     except UsageError as error:
         if not isinstance(data, (str, Path)) or not Path(data).is_dir():
             raise
@@ -67,55 +71,53 @@ def read_any(data: Any, downloads: Path) -> tuple[Manifest, list[Issue]]:
 
 
 def inspect(
-    manifest: Manifest,
-    issues: list[Issue],
-    other: Manifest | None,
-    folder: Path,
+    data: Any,
+    against: Any = None,
     *,
-    cache: Path,
-    progress: Progress,
-    command: str,
-    about: dict[str, str],
+    out: str | Path | None = None,
+    teller: Teller | None = None,
+    command: str = "",
 ) -> Inspected:
-    """Look at data that ``read_any`` read, write ``report.html`` and ``issues.csv`` into ``folder``.
+    """Look at data before anything is trained: a page, ``issues.csv``, and the distance to another set.
+
+    Args:
+        data: what ``fit`` takes, or a folder of pictures without classes.
+        against: another set.
+        out: folder of the page; by default ``runs/NAME-inspect``.
 
     Raises:
-        UsageError: ``folder`` is a run's.
+        UsageError: there are no pictures, or too few to compare; or ``out`` is a run's folder, or among the pictures.
     """
-    check_no_run(folder)
-    images, manifest, unreadable = open_store(
-        manifest, cache, progress=lambda d, t: progress("reading", d, t)
-    )
-    issues = issues + audit(manifest, images, unreadable, lambda d, t: progress("looking for copies", d, t))
-    if len(manifest.classes) > 1:
-        workshop = Workshop(cache=cache, folder=folder, progress=progress)
-        issues += _doubted(manifest, images, workshop)
-    issues = in_order(issues)
-    rows = sample(len(images), MEASURED, "measured")
-    found = None
-    if other is not None:
-        images_2, other, _ = open_store(
-            other, cache, progress=lambda d, t: progress("reading the other", d, t)
-        )
-        sides = (
-            Side(manifest.name, images, manifest.paths, sample(len(images), COMPARED, "gap")),
-            Side(other.name, images_2, other.paths, sample(len(images_2), COMPARED, "gap")),
-        )
-        found = compare_sets(*sides, (manifest, other), cache, progress)
-    look = Look(
-        manifest,
-        images,
-        issues,
-        rows,
-        gaps.measures(images, torch.from_numpy(rows)),
-        original_sizes(manifest, rows),
-        found,
-        command,
-        about,
-    )
-    save_issues(issues, folder / "issues.csv")
-    write_atomic(folder / "report.html", render(look))
-    return Inspected(folder, tuple(issues), found[0] if found else None)
+    with at_work(teller) as teller:
+        cache, progress = cache_folder(), teller.progress
+        manifest, issues = read_any(data)
+        other = None if against is None else read_any(against)[0]
+        folder = folder_for(out, data, manifest.name, "inspect")
+        check_outside(folder, against)
+        check_no_run(folder)
+        images, manifest, unreadable = open_store(manifest, cache, progress=partial(progress, "reading"))
+        issues += audit(manifest, images, unreadable, partial(progress, "looking for copies"))
+        if len(manifest.classes) > 1:
+            workshop = Workshop(cache=cache, folder=folder, progress=progress)
+            issues += _doubted(manifest, images, workshop)
+        issues = in_order(issues)
+        rows = sample(len(images), MEASURED, "measured")
+        found = None
+        if other is not None:
+            images_2, other, _ = open_store(other, cache, progress=partial(progress, "reading the other"))
+            sides = (
+                Side(manifest.name, images, manifest.paths, sample(len(images), COMPARED, "gap")),
+                Side(other.name, images_2, other.paths, sample(len(images_2), COMPARED, "gap")),
+            )
+            found = compare_sets(*sides, (manifest, other), cache, progress)
+        measures = gaps.measures(images, torch.from_numpy(rows))
+        sizes = original_sizes(manifest, rows)
+        look = Look(
+            manifest, images, issues, rows, measures, sizes, found, printable(command), versions()
+        )  # fmt: skip
+        save_issues(issues, folder / "issues.csv")
+        write_atomic(folder / "report.html", render(look))
+        return Inspected(folder, tuple(issues), found[0] if found else None)
 
 
 def sample(n: int, most: int, name: str) -> NDArray[np.int64]:

@@ -17,12 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handful import machine
 from handful.augment.views import to_input
 from handful.data.images import Images, open_store
 from handful.data.manifest import LABELLED, TEST, printable
 from handful.data.sources import read_data
-from handful.engine.interrupt import listening
 from handful.files import write_atomic
 from handful.inference.model_file import load_model
 from handful.methods.probe import LogisticRegression
@@ -38,9 +36,10 @@ from handful.randomness import generator, permutation
 from handful.report.model_figures import overlay
 from handful.report.model_page import Effective, ModelLook, Row, render
 from handful.report.record import Thumb
+from handful.run.begin import at_work
 from handful.run.file import versions
-from handful.run.ground import Teller, cache_folder, downloads, slug
-from handful.run.preflight import check_no_run, check_outside
+from handful.run.places import cache_folder, check_no_run, downloads, folder_for
+from handful.run.teller import Teller
 from handful.types import InputSpec, UsageError
 
 BATCH, BATCH_OF_PHOTOS, STEPS = 16, 8, 10  # of the short training after which gradients are measured again
@@ -90,12 +89,8 @@ def inspect_model(
     Raises:
         UsageError: no such network, or one that cannot take such pictures; data without labels.
     """
-    teller = teller or Teller()
-    machine.tune_allocator()
-    machine.set_threads()
-    with listening():
-        folder = Path(out) if out else Path("runs") / f"{slug(str(model))}-inspect"
-        check_outside(folder, data)
+    with at_work(teller) as teller:
+        folder = folder_for(out, data, str(model), "inspect")
         check_no_run(folder)
         pictures = read_pictures(data, seed, teller) if data is not None else digits(seed)
         net, name, weights, own = network(model, len(pictures.classes), size, channels, pretrained, seed)

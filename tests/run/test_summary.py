@@ -15,16 +15,20 @@ from handful.choose.auto import Outcome, Trial
 from handful.choose.evidence import Belief
 from handful.choose.rule import RULE, Verdict
 from handful.data.images import from_array
-from handful.data.manifest import Issue
+from handful.data.manifest import Issue, Manifest
 from handful.models.classifier import Classifier
 from handful.models.small import Linear
 from handful.recipes.table import find
 from handful.recipes.task import Fitted, Task, Validation
-from handful.report.build import GALLERY, summarise
 from handful.report.page import render
 from handful.report.page import write as write_page
 from handful.report.record import Recorder, Summary
+from handful.run.file import RunFile
+from handful.run.pictures import Pictures
+from handful.run.summary import GALLERY, summarise
 from handful.study.pseudo_labels import PseudoLabels
+from handful.verbs.fit import FitOptions
+from handful.verbs.fit_result import Studies, as_result
 
 CLASSES = ("cat", "dog", "fox")
 N_LABELLED, N_UNLABELLED, N_TEST = 36, 20, 10
@@ -96,26 +100,32 @@ def task(unlabelled: Tensor = UNLABELLED) -> Task:
     return Task(from_array(pixels, [f"p{i}.png" for i in range(n)]), LABELLED, Y, unlabelled, CLASSES)
 
 
-def summary(folder: Path, found: Outcome | None = None, of: Task | None = None, **changes: Any) -> Summary:
-    with Recorder(folder / "metrics.jsonl") as recorder:
+def manifest(of: Task, test: Tensor) -> Manifest:
+    """The pictures that ``task`` makes, where ``test`` are the test part."""
+    n = len(of.images)
+    labels, splits = np.full(n, -1), np.full(n, "unlabelled", dtype="<U10")
+    for rows, y, split in ((of.labelled, of.y, "labelled"), (test, TEST_Y[: len(test)], "test")):
+        labels[rows.numpy()], splits[rows.numpy()] = y.numpy(), split
+    return Manifest(Path("animals"), CLASSES, of.images.names, labels, splits, "", "animals")
+
+
+def summary(
+    folder: Path,
+    found: Outcome | None = None,
+    *,
+    validation: Validation | None = None,
+    test: Tensor = TEST,
+    pseudo: PseudoLabels | None = None,
+) -> Summary:
+    run_file = RunFile(folder / "run", "", FitOptions(seed=7), data="animals", command="handful fit animals")
+    run_file.plan["steps of supervised"] = 40
+    with Recorder(run_file.folder / "metrics.jsonl") as recorder:
         recorder.write("supervised", 1, {"loss": 2.0})
         recorder.write("supervised/0.1", 1, {"loss": 3.0})
-    options: dict[str, Any] = {
-        "name": "animals",
-        "validation": None,
-        "test": TEST,
-        "test_y": TEST_Y,
-        "issues": [Issue("cat/broken.png", "is empty", "remove it", "unreadable")],
-        "folder": folder,
-        "plan": {"steps of supervised": 40},
-        "seconds": 12.4,
-        "digest": "0f" * 32,
-        "command": "handful fit animals",
-        "counts": {"cat": {"labelled": 12}, "": {"unlabelled": 20}},
-        "versions": {"torch": "2"},
-        "seed": 7,
-    }
-    return summarise(of or task(), found or outcome(), **{**options, **changes})
+    issues = [Issue("cat/broken.png", "is empty", "remove it", "unreadable")]
+    pictures = Pictures(manifest(task(), test), task(), validation, test, issues)
+    result = as_result(found or outcome(), pictures.task, Studies(pseudo=pseudo))
+    return summarise(run_file, pictures, result, "0f" * 32)
 
 
 def by_hand(correct: float, n: int) -> tuple[float, float]:
@@ -235,7 +245,7 @@ def test_rounds_of_a_chain_on_held_out_pictures(tmp_path: Path) -> None:
 
 def test_without_a_test_part_the_cross_validation_speaks(tmp_path: Path) -> None:
     none = torch.empty(0, dtype=torch.int64)
-    found = summary(tmp_path, test=none, test_y=none)
+    found = summary(tmp_path, test=none)
     assert found.headline_accuracy == pytest.approx(24 / 36)
     assert found.headline_interval == pytest.approx(by_hand(24, 36))
     assert "4-fold cross-validation on the 36 labelled pictures" in found.measured_on
@@ -249,7 +259,7 @@ def test_without_a_test_part_the_cross_validation_speaks(tmp_path: Path) -> None
 
 def test_on_a_validation_part(tmp_path: Path) -> None:
     none = torch.empty(0, dtype=torch.int64)
-    found = summary(tmp_path, validation=Validation(LABELLED, Y), test=none, test_y=none)
+    found = summary(tmp_path, validation=Validation(LABELLED, Y), test=none)
     assert found.n_validation == 36
     assert found.measured_on.startswith("36 validation pictures")
 
@@ -259,7 +269,7 @@ def test_nothing_measured(tmp_path: Path) -> None:
     unknown = outcome()
     for trial in unknown.trials.values():
         trial.right = trial.logits = trial.truth = None
-    found = summary(tmp_path, unknown, test=none, test_y=none)
+    found = summary(tmp_path, unknown, test=none)
     assert (found.headline_accuracy, found.headline_interval, found.confusion) == (None, None, None)
     assert found.measured_on.startswith("nothing")
 
@@ -284,7 +294,7 @@ def test_mean_pictures_and_provenance(tmp_path: Path) -> None:
     }
     assert [tuple(p)[:4] for p in found.issues] == [("cat/broken.png", "is empty", "remove it", "unreadable")]
     assert found.n_issues == {"unreadable": 1}
-    assert found.counts == {"cat": {"labelled": 12}}
+    assert found.counts["cat"] == {"labelled": 12, "test": 4}
     assert found.provenance["SHA-256 of the weights"] == "0f" * 32
     assert (found.provenance["seed"], found.provenance["steps of supervised"]) == ("7", "40")
     assert list(found.curves) == ["supervised"], "the folds' curves are not drawn"

@@ -1,10 +1,10 @@
-"""Small things that every verb stands on."""
+"""Names of folders."""
 
 from __future__ import annotations
 
 import pytest
 
-from handful.run.ground import slug
+from handful.run.places import slug
 
 
 @pytest.mark.parametrize(
