@@ -18,12 +18,10 @@ from handful import __version__
 from handful.api import write_digits
 from handful.choose.evidence import HeldOut
 from handful.cli import main as cli
-from handful.cli.console import seconds
-from handful.cli.fit import _given
+from handful.cli.console import parse, seconds
+from handful.cli.fit import arguments_of
 from handful.methods.pseudo_label import PseudoLabel
 from handful.recipes.table import RECIPES
-from handful.recipes.table import asked as candidate
-from handful.recipes.training import Training
 from handful.types import Interrupted, UsageError
 
 PARTS = [*((str(k), 3) for k in range(3)), ("unlabeled", 12), *((f"test/{k}", 4) for k in range(3))]
@@ -284,18 +282,12 @@ def test_what_is_no_time(text: str) -> None:
 
 
 def test_options_count_where_they_are_given_even_at_their_defaults() -> None:
-    words = [
-        "x",
-        "--method.threshold",
-        "0.8",
-        "--method.no-hard",
-        "--training.max-steps=0",
-        "threshold",
-        "--method",
-    ]
-    assert _given(words, "method", PseudoLabel(hard=False)) == {"threshold": 0.8, "hard": False}
-    assert _given(words, "training", Training()) == {"max_steps": 0}
-    assert _given(["weight", "--out", "view"], "method", PseudoLabel()) == {}
+    words = ["x", "--method.threshold", "0.0", "--method.no-hard", "--training.max-steps=0", "--seed=0"]
+    given = parse(arguments_of("pseudo-label"), "fit", [*words, "--init", "random"])
+    assert given.method == {"threshold": 0.0, "hard": False}
+    assert given.training == {"max_steps": 0, "init": "random"} and given.options == {"seed": 0}
+    nothing = parse(arguments_of("pseudo-label"), "fit", ["x"])
+    assert nothing.method == nothing.training == nothing.options == {}
 
 
 def test_given_options_reach_the_run_and_the_recipes_own_ones_stay(
@@ -316,8 +308,8 @@ def test_given_options_reach_the_run_and_the_recipes_own_ones_stay(
     assert [dict(options.training) for options in asked] == [{}, {}, {"batch": 32}]
     assert cli.run([*line, "--init", "patch", "--training.init-steps", "7"]) == 0
     assert asked.pop().training == {"init": "patch", "init_steps": 7}
-    made = [candidate("pseudo-label", "", options.method, {}) for options in asked]
-    assert [c.method for c in made if c] == [
+    made = [options.asked() for options in asked]
+    assert [candidate.method for candidate in made if candidate] == [
         None,
         PseudoLabel(threshold=0.0, smoothing=0.1),
         PseudoLabel(threshold=0.8),

@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from handful import cli
+from handful.cli.console import parse
 from handful.types import UsageError
 
 
@@ -29,7 +30,7 @@ class CompletionArguments:
 
 def completion(words: Sequence[str]) -> int:
     """``handful completion SHELL``"""
-    given = tyro.cli(CompletionArguments, args=list(words), prog="handful completion")
+    given = parse(CompletionArguments, "completion", words)
     print(script(given.shell))
     return 0
 

@@ -5,25 +5,61 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from dataclasses import asdict
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
+import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from handful import api
 from handful.types import UsageError
 
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class Printed:
+    """What every command that makes something lets a person choose."""
+
+    json: bool = False
+    """print the result as JSON"""
+    quiet: bool = False
+    """say nothing until the result"""
+
+
+def parse(kind: type[T], command: str, words: Sequence[str]) -> T:
+    """The words after ``handful COMMAND``; ends the program where they cannot be read."""
+    return tyro.cli(kind, args=list(words), prog=f"handful {command}")
+
+
+def said(command: str, words: Sequence[str]) -> str:
+    """The whole line again, for the report."""
+    return shlex.join(["handful", command, *words])
+
+
+def print_json(about: Any) -> None:
+    """One line."""
+    print(json.dumps(about, ensure_ascii=False))
+
 
 class ConsoleTeller(api.Teller):
     """Plain lines, and on a terminal a progress bar with the time left; ``quiet`` says nothing at all."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+        self.quiet, self.begun = quiet, time.perf_counter()
         self.console = Console(stderr=True, highlight=False)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
         self.bars = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
         self.task: TaskID | None = None
         self.what = ""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was made."""
+        return time.perf_counter() - self.begun
 
     def __enter__(self) -> ConsoleTeller:
         if self.console.is_terminal and not self.quiet:
@@ -61,14 +97,15 @@ def seconds(text: str) -> float:
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
+def as_time(value: float) -> str:
+    """300 as "5m"; ``seconds`` reads it."""
+    return f"{value / 60:g}m" if value >= 60 and value % 60 == 0 else f"{value:g}s"
+
+
 def closing(run: api.Run, elapsed: float, as_json: bool = False) -> None:
     """What came out, and what to do next."""
     if as_json:
-        print(
-            json.dumps(
-                {**asdict(run), "folder": str(run.folder), "seconds": round(elapsed, 1)}, ensure_ascii=False
-            )
-        )
+        print_json({**asdict(run), "folder": str(run.folder), "seconds": round(elapsed, 1)})
         return
     console = Console(highlight=False)
     if run.accuracy is None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
 from handful import api
-from handful.cli.console import ConsoleTeller
+from handful.cli.console import ConsoleTeller, parse, print_json
 from handful.verbs.evaluate import Evaluation
 
 MOST_CLASSES = (
@@ -42,11 +40,11 @@ class EvaluateArguments:
 
 def evaluate(words: Sequence[str]) -> int:
     """``handful evaluate RUN DATA``; 1 where a file could not be read (the others are counted)."""
-    given = tyro.cli(EvaluateArguments, args=list(words), prog="handful evaluate")
+    given = parse(EvaluateArguments, "evaluate", words)
     with ConsoleTeller(quiet=given.quiet or given.json) as teller:
         found = api.evaluate(given.run, given.data, teller=teller)
     if given.json:
-        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        print_json(found.as_dict())
     elif given.quiet:
         print(f"{100 * found.accuracy:.1f}")
     else:

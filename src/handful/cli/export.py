@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from tyro.conf import Positional, arg
 
 from handful import api
+from handful.cli.console import parse, print_json
 
 
 @dataclass
@@ -30,10 +29,10 @@ class ExportArguments:
 
 def export(words: Sequence[str]) -> int:
     """``handful export RUN --format …``"""
-    given = tyro.cli(ExportArguments, args=list(words), prog="handful export")
+    given = parse(ExportArguments, "export", words)
     done = api.export(given.run, given.format, out=given.out)
     if given.json:
-        print(json.dumps({"file": str(done.file), "bytes": done.bytes, "difference": done.difference}))
+        print_json({"file": str(done.file), "bytes": done.bytes, "difference": done.difference})
         return 0
     print(f"{done.file} ({done.bytes / 1e6:.1f} MB)")
     if done.difference is not None:

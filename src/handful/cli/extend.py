@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
 from handful import api
-from handful.cli.console import ConsoleTeller, closing, seconds
+from handful.cli.console import ConsoleTeller, Printed, closing, parse, print_json, said
+from handful.cli.options import options_of
+from handful.recipes.training import Training
 from handful.verbs.extend_table import Figures, cells, kept
 
 
-@dataclass
-class ExtendArguments:
+@dataclass(kw_only=True)
+class ExtendArguments(Printed):
     """Add classes to a finished run by Learning without Forgetting, without its old pictures; a run folder comes out,
     with a table of what became of old and new classes. The old run is only read."""
 
@@ -31,55 +29,19 @@ class ExtendArguments:
     """pictures of the new classes alone, laid out as for handful fit"""
     old_test: str | None = None
     """labelled pictures of old classes, to measure what was forgotten (never learnt from)"""
-    lambda_old: float = 1.0
-    """weight of the old network's responses; 0 is plain fine-tuning"""
-    temperature: float = 2.0
-    """of the responses"""
-    freeze_old_head: bool = False
-    """the old classes' own weights stay as they are"""
-    responses: Literal["recorded", "live"] = "recorded"
-    """the old network's: recorded beforehand on the pictures as they are, or live, to each view that is learnt"""
-    view: str = "plain"
-    """how pictures are shown in training: plain, weak, strong, weak+randaugment:n=2:m=9, or a policy file"""
-    time: str = "5m"
-    """for the run: 90s, 5m, 1h"""
-    steps: int = 0
-    """of each training, in place of a time"""
-    lr: float = 0.0
-    """learning rate (default: by the network)"""
     out: Path | None = None
     """folder of the new run (default: runs/NAME-extended-…)"""
-    seed: int = 0
-    """of every random draw"""
-    labels_per_class: int = 0
-    """use so many labels of each new class, drawn by the seed (0: all)"""
-    feature_backend: str = "auto"
-    """auto, torch, onnxruntime or openvino, for a head on frozen features"""
-    save_every: int = 50
-    """steps between checkpoints"""
-    json: bool = False
-    """print the result as JSON"""
-    quiet: bool = False
-    """say nothing until the result"""
+    options: Annotated[dict[str, Any], options_of(api.ExtendOptions())] = field(default_factory=dict)
+    training: Annotated[dict[str, Any], options_of(Training(lr=0.0), only=("steps", "lr"))] = field(
+        default_factory=dict
+    )
 
 
 def extend(words: Sequence[str]) -> int:
     """``handful extend RUN NEWDATA``"""
-    given = tyro.cli(ExtendArguments, args=list(words), prog="handful extend")
-    options = api.ExtendOptions(
-        lambda_old=given.lambda_old,
-        temperature=given.temperature,
-        freeze_old_head=given.freeze_old_head,
-        responses=given.responses,
-        view=given.view,
-        seconds=seconds(given.time),
-        seed=given.seed,
-        labels_per_class=given.labels_per_class,
-        feature_backend=given.feature_backend,
-        training={name: getattr(given, name) for name in ("steps", "lr") if getattr(given, name)},
-        save_every=given.save_every,
-    )
-    begin = time.perf_counter()
+    given = parse(ExtendArguments, "extend", words)
+    training = {name: value for name, value in given.training.items() if value}  # 0: by the network
+    options = api.ExtendOptions(**given.options, training=training)
     with ConsoleTeller(quiet=given.quiet or given.json) as teller:
         done = api.extend(
             given.run,
@@ -88,13 +50,13 @@ def extend(words: Sequence[str]) -> int:
             old_test=given.old_test,
             out=given.out,
             teller=teller,
-            command=shlex.join(["handful", "extend", *words]),
+            command=said("extend", words),
         )
     if given.json:
-        print(json.dumps(done.as_dict(), ensure_ascii=False))
+        print_json(done.as_dict())
         return 0
     show(done.figures, Console(highlight=False))
-    closing(done.run, time.perf_counter() - begin)
+    closing(done.run, teller.elapsed)
     return 0
 
 

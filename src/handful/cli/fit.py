@@ -1,135 +1,88 @@
-"""``handful fit`` and ``handful demo``."""
+"""``handful fit``."""
 
 from __future__ import annotations
 
-import json
-import shlex
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, Suppress, arg
 
 from handful import api, parallel
-from handful.cli.console import ConsoleTeller, closing, seconds
+from handful.cli.console import ConsoleTeller, Printed, closing, parse, print_json, said
+from handful.cli.options import options_of
 from handful.recipes.table import RECIPES, find
 from handful.recipes.training import SMALL, Training, tuning
 from handful.types import UsageError
 
+INIT = {"init": ("--init",)}
 
-@dataclass
-class FitArguments:
+
+@dataclass(kw_only=True)
+class FitArguments(Printed):
     """Train a classifier on a folder of pictures, few of them labelled, and write an honest report."""
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
     """folder with a sub-folder per class and unlabeled/ (or train/ val/ test/ unlabeled/), table.csv (path,label),
     table.parquet, arrays.npz (x, y), torchvision:NAME, hf:OWNER/NAME"""
-    recipe: str = "auto"
-    """auto, or one of the recipes (handful fit --recipe list)"""
-    time: str = "5m"
-    """time for the run: 90s, 5m, 1h"""
+    options: Annotated[dict[str, Any], options_of(api.FitOptions(), without=("without_priors",))] = field(
+        default_factory=dict
+    )
     out: Path | None = None
     """folder of the run (default: runs/NAME-RECIPE-…)"""
-    features: str = ""
-    """features of the recipe: lite0, pixels, timm:NAME (default: the best guess for the pictures)"""
-    seed: int = 0
-    """of every random draw"""
-    labels_per_class: int = 0
-    """use so many labels of each class, drawn by the seed, and forget the others (0: all)"""
-    side: int = 0
-    """pixels that pictures are stored at (default: by the pictures)"""
-    feature_backend: str = "auto"
-    """auto, torch, onnxruntime or openvino"""
-    init: str = "random"
-    """what a network learns from all pictures without a label before its training: jigsaw, simclr or patch"""
-    compile: bool = False
-    """use torch.compile for networks that train"""
-    save_every: int = 50
-    """steps between checkpoints"""
     dry_run: bool = False
     """say what would be done, and write nothing"""
-    json: bool = False
-    """print the result as JSON"""
-    quiet: bool = False
-    """say nothing until the result"""
-    training: Training = field(default_factory=Training)
+    method: Annotated[dict[str, Any], Suppress] = field(default_factory=dict)
+    training: Annotated[dict[str, Any], options_of(Training(), name="training", aliases=INIT)] = field(
+        default_factory=dict
+    )
 
 
 def fit(words: Sequence[str]) -> int:
     """``handful fit DATA …``"""
-    recipe = _peek(words, "--recipe") or "auto"
+    recipe = value_of(words, "--recipe") or "auto"
     if recipe == "list":
         for name, row in RECIPES.items():
             print(f"{name:<22} {row.title}{' (uses unlabelled pictures)' if row.uses_unlabelled else ''}")
         return 0
-    extra: list[Any] = []
     if recipe == "auto" and any(word.startswith("--method.") for word in words):
         raise UsageError(
             "method options belong to a recipe", fix="give --recipe NAME too; --recipe list names them"
         )
-    if recipe != "auto":
-        row = find(recipe)
-        usual = tuning("lite0") if row.pretrained else SMALL if row.trains else Training()
-        extra = [
-            ("method", row.method, field(default_factory=row.make)),
-            ("training", Training, field(default_factory=lambda: usual)),
-        ]
-    arguments_type = make_dataclass("FitArguments", extra, bases=(FitArguments,))
-    arguments_type.__doc__ = FitArguments.__doc__
-    given: Any = tyro.cli(arguments_type, args=list(words), prog="handful fit")
-    options = api.FitOptions(
-        recipe=given.recipe,
-        features=given.features,
-        seconds=seconds(given.time),
-        seed=given.seed,
-        labels_per_class=given.labels_per_class,
-        side=given.side,
-        feature_backend=given.feature_backend,
-        compile=given.compile,
-        save_every=given.save_every,
-        method=_given(words, "method", given.method) if recipe != "auto" else {},
-        training=({"init": given.init} if given.init != "random" else {})
-        | _given(words, "training", given.training),
-    )
+    given = parse(arguments_of(recipe), "fit", words)
+    options = api.FitOptions(**given.options, method=given.method, training=given.training)
     if given.dry_run:
         planned = api.dry_run(given.data, options, out=given.out)
-        print(json.dumps(planned.as_dict(), ensure_ascii=False) if given.json else planned.text())
+        print_json(planned.as_dict()) if given.json else print(planned.text())
         return 0
-    command = shlex.join(["handful", "fit", *words])
-    begin = time.perf_counter()
     with ConsoleTeller(quiet=given.quiet or given.json) as teller:
-        run = api.fit(given.data, options, out=given.out, teller=teller, command=command)
+        run = api.fit(given.data, options, out=given.out, teller=teller, command=said("fit", words))
     if parallel.is_first():
-        closing(run, time.perf_counter() - begin, as_json=given.json)
+        closing(run, teller.elapsed, as_json=given.json)
     return 0
 
 
-@dataclass
-class DemoArguments:
-    """The whole job on handwritten digits: 40 labelled, 1,307 unlabelled, 450 held out for the test."""
-
-    out: Path = Path("runs/demo-digits")
-    """folder of the pictures and the run"""
-    json: bool = False
-    """print the result as JSON"""
-    quiet: bool = False
-    """say nothing until the result"""
-
-
-def demo(words: Sequence[str]) -> int:
-    """``handful demo``"""
-    given = tyro.cli(DemoArguments, args=list(words), prog="handful demo")
-    begin = time.perf_counter()
-    with ConsoleTeller(quiet=given.quiet or given.json) as teller:
-        run = api.demo(given.out, teller=teller)
-    closing(run, time.perf_counter() - begin, as_json=given.json)
-    return 0
+def arguments_of(recipe: str) -> type[FitArguments]:
+    """The options that there are with a recipe: those of its method too, and its own defaults of training."""
+    if recipe == "auto":
+        return FitArguments
+    row = find(recipe)
+    usual = tuning("lite0") if row.pretrained else SMALL if row.trains else Training()
+    groups = {
+        "method": options_of(row.make(), name="method"),
+        "training": options_of(usual, name="training", aliases=INIT),
+    }
+    own: list[Any] = [
+        (name, Annotated[dict[str, Any], group], field(default_factory=dict))
+        for name, group in groups.items()
+    ]
+    found = make_dataclass("FitArguments", own, bases=(FitArguments,), kw_only=True)
+    found.__doc__ = FitArguments.__doc__
+    return found
 
 
-def _peek(words: Sequence[str], option: str) -> str | None:
+def value_of(words: Sequence[str], option: str) -> str | None:
     """The value of an option before the whole line is parsed, since it decides which options there are."""
     for i, word in enumerate(words):
         if word == option and i + 1 < len(words):
@@ -137,13 +90,3 @@ def _peek(words: Sequence[str], option: str) -> str | None:
         if word.startswith(f"{option}="):
             return word.partition("=")[2]
     return None
-
-
-def _given(words: Sequence[str], prefix: str, value: Any) -> dict[str, Any]:
-    """Fields that the command line names, even where it names their defaults: a recipe's own may differ."""
-    start = f"--{prefix}."
-    given = [word.removeprefix(start).partition("=")[0] for word in words if word.startswith(start)]
-    named = {name.replace("-", "_") for name in given}
-    return {
-        f.name: getattr(value, f.name) for f in fields(value) if f.name in named or f"no_{f.name}" in named
-    }

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from tyro.conf import Positional, arg
 
 from handful import api
-from handful.cli.console import ConsoleTeller
+from handful.cli.console import ConsoleTeller, Printed, parse, print_json, said
 from handful.data.audit import in_short
 from handful.report.figures import percent
 from handful.report.page import span
 
 
-@dataclass
-class InspectArguments:
+@dataclass(kw_only=True)
+class InspectArguments(Printed):
     """Look at data before anything is trained: problems, class balance, mean pictures, distributions; against another
     set: how far apart are they? With --model NAME [DATA]: look at a network (--model NAME --help says more)."""
 
@@ -31,10 +27,6 @@ class InspectArguments:
     """another set of pictures, to measure how far apart the two are"""
     out: Path | None = None
     """folder of the page and of issues.csv (default: runs/NAME-inspect)"""
-    json: bool = False
-    """print the result as JSON"""
-    quiet: bool = False
-    """no progress bar"""
 
 
 def inspect(words: Sequence[str]) -> int:
@@ -43,18 +35,12 @@ def inspect(words: Sequence[str]) -> int:
         from handful.cli.inspect_model import inspect_model
 
         return inspect_model(words)
-    given = tyro.cli(InspectArguments, args=list(words), prog="handful inspect")
-    begin = time.perf_counter()
+    given = parse(InspectArguments, "inspect", words)
     with ConsoleTeller(quiet=given.quiet or given.json) as teller:
-        done = api.inspect(
-            given.data,
-            given.against or None,
-            out=given.out,
-            teller=teller,
-            command=shlex.join(["handful", "inspect", *words]),
-        )
+        command = said("inspect", words)
+        done = api.inspect(given.data, given.against or None, out=given.out, teller=teller, command=command)
     if given.json:
-        print(json.dumps(as_dict(done, time.perf_counter() - begin), ensure_ascii=False))
+        print_json(as_dict(done, teller.elapsed))
         return 0
     lines = [f"problems: {in_short(done.issues) or 'none found'}"]
     if done.gap:
@@ -64,7 +50,7 @@ def inspect(words: Sequence[str]) -> int:
             + ("the two sets differ" if done.gap.apart else "no difference was found")
         )
     print("\n".join([*lines, f"report: {done.folder / 'report.html'}"]))
-    print(f"({time.perf_counter() - begin:.0f} s)")
+    print(f"({teller.elapsed:.0f} s)")
     return 0
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro.conf import Positional, arg
 
 from handful import api
-from handful.cli.console import ConsoleTeller
+from handful.cli.console import ConsoleTeller, parse, said
 from handful.report.model_page import verdict
 
 
-@dataclass
+@dataclass(kw_only=True)
 class InspectModelArguments:
     """Look at a network: cost of each layer, receptive fields, gradients with and without its parts; on pictures, which
     layers transfer and where it looks."""
@@ -40,8 +37,7 @@ class InspectModelArguments:
 
 def inspect_model(words: Sequence[str]) -> int:
     """``handful inspect --model NAME [DATA]``"""
-    given = tyro.cli(InspectModelArguments, args=list(words), prog="handful inspect")
-    begin = time.perf_counter()
+    given = parse(InspectModelArguments, "inspect", words)
     with ConsoleTeller() as teller:
         done = api.inspect_model(
             given.model,
@@ -52,8 +48,8 @@ def inspect_model(words: Sequence[str]) -> int:
             seed=given.seed,
             out=given.out,
             teller=teller,
-            command=shlex.join(["handful", "inspect", *words]),
+            command=said("inspect", words),
         )
     print(f"{done.look.name}: {verdict(done.look)}\nreport: {done.folder / 'report.html'}")
-    print(f"({time.perf_counter() - begin:.0f} s)")
+    print(f"({teller.elapsed:.0f} s)")
     return 0

@@ -65,7 +65,7 @@ COMMANDS = {
         "handful.cli.moons",
         "moons",
     ),
-    "demo": Command("the whole job on handwritten digits, 4 labels per class", "handful.cli.fit", "demo"),
+    "demo": Command("the whole job on handwritten digits, 4 labels per class", "handful.cli.demo", "demo"),
 }
 
 

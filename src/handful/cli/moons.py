@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
-
 from handful import api
-from handful.cli.console import ConsoleTeller
+from handful.cli.console import ConsoleTeller, parse
 from handful.study.moons import Moons
 
 
@@ -29,13 +26,12 @@ class MoonsArguments:
 
 def moons(words: Sequence[str]) -> int:
     """``handful moons``"""
-    given = tyro.cli(MoonsArguments, args=list(words), prog="handful moons")
+    given = parse(MoonsArguments, "moons", words)
     if given.methods == "list":
         print("\n".join(api.moons_methods()))
         return 0
     names = [name.strip() for name in given.methods.split(";") if name.strip()]
-    begin = time.perf_counter()
     with ConsoleTeller() as teller:
         page = api.moons(names, given.moons, seeds=given.seeds, out=given.out, teller=teller)
-    print(f"page: {page}\n({time.perf_counter() - begin:.0f} s)")
+    print(f"page: {page}\n({teller.elapsed:.0f} s)")
     return 0

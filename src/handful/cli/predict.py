@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro.conf import Positional, arg
 
 from handful import api
-from handful.cli.console import ConsoleTeller
+from handful.cli.console import ConsoleTeller, parse, print_json
 from handful.data.manifest import printable
 
 
@@ -33,7 +31,7 @@ class PredictArguments:
 
 def predict(words: Sequence[str]) -> int:
     """``handful predict RUN PICTURES…``; 1 where a file could not be read (the others are classified)."""
-    given = tyro.cli(PredictArguments, args=list(words), prog="handful predict")
+    given = parse(PredictArguments, "predict", words)
     with ConsoleTeller(quiet=given.quiet) as teller:
         good, bad = api.predict(
             given.run,
@@ -43,8 +41,7 @@ def predict(words: Sequence[str]) -> int:
     for name, label, probability in good:
         file = printable(name)
         if given.json:
-            row = {"file": file, "label": label, "probability": round(probability, 6)}
-            print(json.dumps(row, ensure_ascii=False))
+            print_json({"file": file, "label": label, "probability": round(probability, 6)})
         else:
             print(f"{file}\t{label}\t{probability:.4f}")
     for file, reason in bad:

@@ -34,14 +34,14 @@ class Distillation(Objective):
     where it is ``patient``, those that the role ``teacher`` gives for the very pixels that the student sees.
 
     Attributes:
-        temperature: T.
+        temperature: T, that softens the answers.
         hard_weight: of the labels.
         soft_weight: of the teacher's answers. T^2 keeps their gradient's scale, so the two weights mean the same
             at every temperature.
         feature_weight: of the teacher's features.
         feature_loss: D: "hint" (Romero et al. 2015) or "direction" (cosine).
         feature_dim: width of the teacher's features; the recipe fills it in.
-        view: how the labelled pictures are shown.
+        view: how the labelled pictures are shown: plain, weak, strong, weak+randaugment:n=2:m=9, or a policy file.
         taught_view: how the pictures are shown that the teacher answers for.
         patient: the teacher sees the same crop as the student, at every step (Beyer et al. 2022, "function matching").
         mix: "none", or "mixup", "cutmix", "both": taught pictures are mixed in pairs; only a patient teacher can answer
