@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import handful
 import handful.recipes.train as train
 from handful import api
 from handful.api import FitOptions, fit, predict, write_digits
@@ -597,3 +600,20 @@ def test_a_side_car_that_is_no_json(copy: Path) -> None:
     (copy / "model.json").write_text("{")
     with pytest.raises(HandfulError, match="damaged"):
         load_model(copy)
+
+
+def test_the_package_itself_has_the_verbs_and_loads_nothing_heavy_before_one_is_asked_for() -> None:
+    program = (
+        "import sys, handful; before = sorted(sys.modules); "
+        "assert 'fit' in dir(handful) and 'torch' not in sys.modules; "
+        "from handful import api; assert handful.fit is api.fit and handful.FitOptions is api.FitOptions; "
+        "from handful import fit, augment; assert not callable(augment); "
+        "print(' '.join(before))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    for heavy in ("torch", "numpy", "scipy", "PIL", "tyro", "rich"):
+        assert heavy not in found.stdout.split()
+    assert set(handful.LAZY) == set(api.__all__) - {"augment"}
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        handful.fitt  # noqa: B018

@@ -18,7 +18,7 @@ from handful.stats.intervals import accuracy, paired_difference
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutAnswers:
     """Answers for labelled pictures that the network had not learned from: of the validation part, or of all labelled
     ones in cross-validation.
 
@@ -34,7 +34,7 @@ class HeldOut:
     n_folds: int = 0
 
     @classmethod
-    def of(cls, logits: Tensor, truth: Tensor, n_folds: int = 0) -> HeldOut:
+    def of(cls, logits: Tensor, truth: Tensor, n_folds: int = 0) -> HeldOutAnswers:
         """One repeat."""
         return cls(logits, truth, (logits.argmax(1) == truth).double().unsqueeze(0).numpy(), n_folds)
 
@@ -61,7 +61,7 @@ class Result:
     name: str
     fitted: Fitted
     tried: Sequence[Tried]
-    held_out: HeldOut | None
+    held_out: HeldOutAnswers | None
     rule: str
     temperature: float = 1.0
     was_chosen: bool = False

@@ -43,7 +43,7 @@ from handful.run.file import Run
 from handful.run.finish import finish
 from handful.run.pictures import Pictures, read_pictures
 from handful.run.places import downloads, folder_for
-from handful.run.result import HeldOut, Result, measured
+from handful.run.result import HeldOutAnswers, Result, measured
 from handful.run.teller import Teller
 from handful.stats.calibration import fit_temperature
 from handful.stats.intervals import accuracy, paired_difference
@@ -388,9 +388,9 @@ def _measured(
 
 def _result(students: Mapping[str, Fitted], pictures: Pictures, options: DistillOptions) -> Result:
     """The student as what a run ships; where there are validation pictures they set its temperature."""
-    chosen, held, temperature = next(iter(students)), dict[str, HeldOut](), 1.0
+    chosen, held, temperature = next(iter(students)), dict[str, HeldOutAnswers](), 1.0
     if val := pictures.validation:
-        held = {name: HeldOut.of(one.logits(val.rows), val.y) for name, one in students.items()}
+        held = {name: HeldOutAnswers.of(one.logits(val.rows), val.y) for name, one in students.items()}
         if not held[chosen].right.all():
             temperature = fit_temperature(held[chosen].logits, val.y)
             students[chosen].classifier.temperature.fill_(temperature)

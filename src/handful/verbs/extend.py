@@ -33,7 +33,7 @@ from handful.run.file import Run
 from handful.run.finish import finish
 from handful.run.pictures import Pictures, open_pictures
 from handful.run.places import cache_folder, check_outside, downloads, folder_for
-from handful.run.result import HeldOut, Result, measured
+from handful.run.result import HeldOutAnswers, Result, measured
 from handful.run.teller import Teller
 from handful.types import UsageError
 from handful.verbs.extend_table import Figures, Row, Side, as_section, read_figures, sentence
@@ -327,7 +327,7 @@ def _result(old: Old, done: Extension, figures: Figures, folder: Path) -> Result
     """What ships is the first of the ways; plain fine-tuning is the baseline."""
     network = old.classifier.backbone_config["name"]
     held = {
-        way: HeldOut.of(attempt.held_out, done.truth, done.n_folds)
+        way: HeldOutAnswers.of(attempt.held_out, done.truth, done.n_folds)
         for way, attempt in done.attempts.items()
         if attempt.held_out is not None
     }

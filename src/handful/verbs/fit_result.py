@@ -21,7 +21,7 @@ from handful.recipes.task import Task, Workshop
 from handful.report.record import Audit, Round, Tried
 from handful.report.record import OwnCurve as CurveOnPage
 from handful.run.pictures import Pictures
-from handful.run.result import HeldOut, Result, measured
+from handful.run.result import HeldOutAnswers, Result, measured
 from handful.run.teller import Teller
 from handful.stats.intervals import accuracy, paired_difference
 from handful.study.afterwards import accuracy_afterwards
@@ -75,7 +75,7 @@ def as_result(outcome: Outcome, task: Task, studies: Studies) -> Result:
     trial, curve, pseudo = outcome.trials[outcome.chosen], studies.curve, studies.pseudo
     held = None
     if trial.right is not None and trial.logits is not None and trial.truth is not None:
-        held = HeldOut(trial.logits, trial.truth, trial.right, outcome.n_folds)
+        held = HeldOutAnswers(trial.logits, trial.truth, trial.right, outcome.n_folds)
     return Result(
         name=outcome.chosen,
         fitted=outcome.fitted,
