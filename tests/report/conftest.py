@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading
 
-from handful.report.record import Audit, ConfusedPair, Reliability, Summary, Thumb, Tried
+from handful.report.record import Audit, ConfusedPair, Problem, Reliability, Summary, Thumb, Tried
 from handful.stats import calibration
 from handful.stats import intervals as st
 
@@ -79,7 +79,6 @@ def digits_summary() -> Summary:
             Tried(
                 name,
                 uses_unlabelled=name == "label spreading",
-                space="pixels",
                 cv_accuracy=cv.value,
                 cv_interval=cv.interval,
                 difference=None if i == 0 else gain.value,
@@ -94,7 +93,7 @@ def digits_summary() -> Summary:
                 test_accuracy=float((models[name].predict_proba(x[test]).argmax(1) == y[test]).mean()),
             )
         )
-    tried.append(Tried("small convolutional network", space="pixels", note="not run: the time budget ended"))
+    tried.append(Tried("small convolutional network", note="not run: the time budget ended"))
 
     p = models["label spreading"].predict_proba(x[test])
     said, sure, truth = p.argmax(1), p.max(1), y[test]
@@ -184,7 +183,12 @@ def digits_summary() -> Summary:
             "Label the pictures below: 8 is confused with 1 most often.",
             "Four more labels per class are expected to be worth about 2 points.",
         ],
-        problems=["unlabelled/0007.png and unlabelled/0391.png are near duplicates; both were kept."],
+        issues=[
+            Problem(
+                "unlabelled/0007.png", "is nearly the same as unlabelled/0391.png", "both were kept", "copy"
+            )
+        ],
+        n_issues={"copy": 1},
         provenance={
             "handful": "0.1.0",
             "seed": "0",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from handful.report import page
-from handful.report.record import Audit, ConfusedPair, Summary, Thumb, Tried
+from handful.report.record import Audit, ConfusedPair, Problem, Summary, Thumb, Tried
 
 EMPTY = {"area", "br", "hr", "img", "input", "link", "meta"}
 SECTIONS = [
@@ -74,16 +74,15 @@ def hostile(s: Summary) -> Summary:
         confusion_on=HOSTILE,
         counts={HOSTILE: {HOSTILE: 3}},
         classes=[HOSTILE] * len(s.classes),
-        tried=[Tried(HOSTILE, space=HOSTILE, note=HOSTILE, cv_accuracy=0.5, chosen=True)],
+        tried=[Tried(HOSTILE, note=HOSTILE, cv_accuracy=0.5, chosen=True)],
         curves={HOSTILE: {HOSTILE: [(0, 1.0)], "loss" + HOSTILE: [(0, 1.0)]}},
         confused_pairs=[ConfusedPair(HOSTILE, HOSTILE, 1, [thumb])],
         mistakes=[thumb],
         least_sure=[thumb],
-        problem_pictures=[thumb],
         mean_pictures={HOSTILE: thumb},
         audit=Audit(n_used=1, per_class={HOSTILE: (1, None)}, note=HOSTILE),
         next_steps=[HOSTILE],
-        problems=[HOSTILE],
+        issues=[Problem(HOSTILE, HOSTILE, HOSTILE, HOSTILE, [thumb])],
         provenance={HOSTILE: HOSTILE},
     )
 
@@ -118,7 +117,12 @@ def test_the_values_are_on_the_page(example: Summary) -> None:
         assert t.name in text
         if t.test_accuracy is not None:
             assert f"{100 * t.test_accuracy:.1f} %" in text
-    for said in (*example.next_steps, *example.problems, example.command, *example.provenance.values()):
+    for said in (
+        *example.next_steps,
+        *(problem.reason for problem in example.issues),
+        example.command,
+        *example.provenance.values(),
+    ):
         assert said in text
     assert "not used for choosing" in text
     assert "expected calibration error" in text.lower()

@@ -15,8 +15,10 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, TypedDict
+from types import UnionType
+from typing import IO, Any, NamedTuple, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +32,7 @@ Curves = dict[str, dict[str, list[tuple[float, float]]]]
 """{stage: {metric: [(step, value)]}}"""
 
 _OWN = ("stage", "step", "time")
-FORMAT = 1
+FORMAT = 2
 
 
 class Recorder:
@@ -121,15 +123,13 @@ class Tried:
 
     name: str
     uses_unlabelled: bool = False
-    space: str = ""
-    """What it works on: "pixels", "EfficientNet-Lite0 features" ..."""
     cv_accuracy: float | None = None
     cv_interval: tuple[float, float] | None = None
     difference: float | None = None
     """Paired gain over the labelled-only baseline in cross-validation."""
     difference_interval: tuple[float, float] | None = None
     prior_mean: float | None = None
-    """Expected before looking at these pictures; gain or accuracy, see ``Summary.prior_is``."""
+    """Gain over the baseline that is expected before looking at these pictures."""
     prior_sd: float | None = None
     posterior_mean: float | None = None
     """Prior and cross-validation together, in the same unit as ``prior_mean``."""
@@ -283,8 +283,6 @@ class Summary:
     asked_for: bool = False
     """The recipe was named by the user; nothing was chosen."""
     tried: list[Tried] = field(default_factory=list)
-    prior_is: Literal["difference", "accuracy"] = "difference"
-    """Unit of the priors and posteriors in ``tried``: gain over the baseline, or accuracy."""
     curves: Curves = field(default_factory=dict)
     confusion: list[list[int]] | None = None
     """[K, K] counts: row = true class, column = predicted class, in the order of ``classes``."""
@@ -303,8 +301,6 @@ class Summary:
     audit: Audit | None = None
     rounds: list[Round] = field(default_factory=list)
     next_steps: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    problem_pictures: list[Thumb] = field(default_factory=list)
     issues: list[Problem] = field(default_factory=list)
     """The first of the data's problems; ``n_issues`` counts all of them by kind."""
     n_issues: dict[str, int] = field(default_factory=dict)
@@ -330,32 +326,12 @@ class Summary:
                 raise HandfulError(
                     f"summary of format {found}, this version reads {FORMAT}", fix="run it again"
                 )
-            d["tried"] = [_tried(t) for t in d["tried"]]
-            d["rounds"] = [_round(r) for r in d.get("rounds", [])]
-            d["headline_interval"] = _pair(d["headline_interval"])
             d["curves"] = {
-                stage: {name: [(s, v) for s, v in xs if v is not None] for name, xs in metrics.items()}
+                stage: {name: [pair for pair in pairs if None not in pair] for name, pairs in metrics.items()}
                 for stage, metrics in d["curves"].items()
             }
-            d["confused_pairs"] = [
-                ConfusedPair(t, p, n, [_thumb(x) for x in thumbs]) for t, p, n, thumbs in d["confused_pairs"]
-            ]
-            for name in ("mistakes", "least_sure", "problem_pictures"):
-                d[name] = [_thumb(t) for t in d[name]]
-            d["mean_pictures"] = {c: _thumb(t) for c, t in d["mean_pictures"].items()}
-            if d["reliability"]:
-                d["reliability"] |= {k: [tuple(b) for b in d["reliability"][k]] for k in ("before", "after")}
-            if d["audit"]:
-                d["audit"] = _audit(d["audit"])
-            d["issues"] = [
-                Problem(file, reason, fix, kind, [_thumb(t) for t in thumbs])
-                for file, reason, fix, kind, thumbs in d.get("issues", [])
-            ]
-            d["extras"] = [Extra(*some) for some in d.get("extras", [])]
-            if d.get("own_curve"):
-                tables = ("measured", "expected", "more")
-                d["own_curve"] |= {name: [tuple(row) for row in d["own_curve"][name]] for name in tables}
-            return cls(**d)
+            summary: Summary = typed(cls, d)
+            return summary
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise HandfulError(
                 f"not a summary of a run ({error})", fix="run the same command again"
@@ -418,32 +394,43 @@ def _plain(value: Any) -> Any:
     return _plain(value.tolist()) if isinstance(value, np.ndarray) else _scalar(value)
 
 
-def _pair(value: Any) -> tuple[float, float] | None:
-    return None if value is None or None in value else (value[0], value[1])
+def typed(kind: Any, value: Any) -> Any:
+    """What ``json.loads`` gives as the type that it was written from: dataclasses, named tuples, typed and other
+    dictionaries, lists, tuples, and optional ones of these. A tuple with a null in it was not finite: None.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is of another type.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        known = value is not None and not (get_origin(inner[0]) is tuple and None in value)
+        return typed(inner[0], value) if known else None
+    if origin is tuple:
+        return kind(map(typed, repeat(inner[0]) if inner[-1] is Ellipsis else inner, value))
+    if origin is list:
+        return kind(typed(inner[0], one) for one in value)
+    if origin is dict:
+        return kind({name: typed(inner[1], one) for name, one in value.items()})
+    if kind is Thumb:
+        with Image.open(io.BytesIO(base64.b64decode(value["image"])), formats=["PNG"]) as picture:
+            array = np.asarray(picture)
+        image = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        return kind(**{**value, "image": np.ascontiguousarray(image)})
+    if dataclasses.is_dataclass(kind) or is_typeddict(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: typed(hints[name], one) for name, one in value.items()})
+    if isinstance(kind, type) and issubclass(kind, tuple):
+        return kind(*map(typed, get_type_hints(kind).values(), value))
+    return value
 
 
-def _thumb(d: dict[str, Any]) -> Thumb:
-    with Image.open(io.BytesIO(base64.b64decode(d["image"])), formats=["PNG"]) as picture:
-        array = np.asarray(picture)
-    image = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return Thumb(**{**d, "image": np.ascontiguousarray(image)})
+def read_typed(kind: Any, file: Path, fix: str) -> Any:
+    """A JSON file as the type that it was written from.
 
-
-def _tried(d: dict[str, Any]) -> Tried:
-    ends = {name: _pair(d[name]) for name in ("cv_interval", "difference_interval")}
-    return Tried(**{**d, **ends})
-
-
-def _round(d: dict[str, Any]) -> Round:
-    gain = d["gain"] and tuple(d["gain"])
-    return Round(**{**d, "interval": tuple(d["interval"]), "gain": gain})  # type: ignore[typeddict-item]
-
-
-def _audit(d: dict[str, Any]) -> Audit:
-    if "interval" in d:
-        d["interval"] = _pair(d["interval"])
-    if "bins" in d:
-        d["bins"] = [tuple(b) for b in d["bins"]]
-    if "per_class" in d:
-        d["per_class"] = {c: tuple(v) for c, v in d["per_class"].items()}
-    return Audit(**d)  # type: ignore[typeddict-item]
+    Raises:
+        HandfulError: it is missing or damaged; ``fix`` says what to do.
+    """
+    try:
+        return typed(kind, json.loads(file.read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HandfulError(f"is damaged ({error})", file=file, fix=fix) from error

@@ -244,7 +244,7 @@ def _least_sure(summary: Summary, task: Task, result: Result) -> None:
 
 def _next_steps(summary: Summary, task: Task, run_file: RunFile) -> list[str]:
     steps = []
-    if summary.issues or summary.problems:
+    if summary.issues:
         steps.append(
             "Look through the problems found in the data, below: a wrong label among few costs most."
         )

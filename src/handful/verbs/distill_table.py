@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from handful.inference.costs import Cost
 from handful.report.figures import percent
 from handful.report.page import points, points_span, span
-from handful.report.record import Extra
-from handful.types import HandfulError
+from handful.report.record import Extra, read_typed
 
 
 @dataclass(frozen=True)
@@ -51,19 +49,8 @@ def read_figures(file: Path) -> Figures:
     Raises:
         HandfulError: it is missing or damaged.
     """
-    try:
-        found = json.loads(file.read_text("utf-8"))
-        rows = [
-            Row(
-                **{**row, "cost": Cost(**row["cost"]), "interval": row["interval"] and tuple(row["interval"])}
-            )
-            for row in found["rows"]
-        ]
-        gain = (found["gain"][0], found["gain"][1], found["gain"][2]) if found["gain"] else None
-        return Figures(tuple(rows), gain, found["measured_on"], found["agreed_on"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        fix = "remove the run's folder and distill again"
-        raise HandfulError(f"is damaged ({error})", file=file, fix=fix) from error
+    figures: Figures = read_typed(Figures, file, "remove the run's folder and distill again")
+    return figures
 
 
 TOGETHER = "all teachers together"

@@ -6,14 +6,12 @@ of all classes.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from handful.report.figures import percent
-from handful.report.record import Extra
+from handful.report.record import Extra, read_typed
 from handful.stats.intervals import wilson
-from handful.types import HandfulError
 
 
 @dataclass(frozen=True)
@@ -59,17 +57,8 @@ def read_figures(file: Path) -> Figures:
     Raises:
         HandfulError: it is missing or damaged.
     """
-    try:
-        found = json.loads(file.read_text("utf-8"))
-        rows = tuple(
-            Row(row["name"], row["old"] and Side(**row["old"]), row["new"] and Side(**row["new"]))
-            for row in found.pop("rows")
-        )
-        old, new = (tuple(found.pop(name)) for name in ("old_classes", "new_classes"))
-        return Figures(old, new, rows, **found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        fix = "remove the run's folder and extend again"
-        raise HandfulError(f"is damaged ({error})", file=file, fix=fix) from error
+    figures: Figures = read_typed(Figures, file, "remove the run's folder and extend again")
+    return figures
 
 
 COLUMNS = (
