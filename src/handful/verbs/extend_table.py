@@ -69,10 +69,10 @@ COLUMNS = (
 def cells(row: Row, interval: bool = True) -> list[str]:
     """A row as text, "–" where nothing is known; with 95 % intervals, or without."""
     text = [row.name]
-    for reading in ("task_aware", "joint"):
+    for joint in (False, True):
         shares = []
         for side in (row.old, row.new):
-            share = getattr(side, reading) if side else None
+            share = None if side is None else side.joint if joint else side.task_aware
             text.append(_share(share, side.n if side and interval else 0))
             shares += [] if share is None else [share]
         text.append(percent(sum(shares) / 2) if len(shares) == 2 else "–")
