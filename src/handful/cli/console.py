@@ -7,7 +7,7 @@ import re
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import tyro
@@ -105,7 +105,7 @@ def as_time(value: float) -> str:
 def closing(run: api.Run, elapsed: float, as_json: bool = False) -> None:
     """What came out, and what to do next."""
     if as_json:
-        print_json({**asdict(run), "folder": str(run.folder), "seconds": round(elapsed, 1)})
+        print_json(run.as_dict() | {"seconds": round(elapsed, 1)})
         return
     console = Console(highlight=False)
     if run.accuracy is None:

@@ -5,74 +5,39 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
+from importlib import import_module
+from typing import NoReturn
 
 from handful import __version__
 from handful.types import HandfulError
 
-
-class Command(NamedTuple):
-    """A row of the table: what it does in a line, and the function that takes the rest of the words."""
-
-    help: str
-    module: str
-    function: str
-
-    def load(self) -> Callable[[Sequence[str]], int]:
-        from importlib import import_module
-
-        function: Callable[[Sequence[str]], int] = getattr(import_module(self.module), self.function)
-        return function
-
-
 COMMANDS = {
-    "fit": Command(
-        "train a classifier on a folder of pictures, few of them labelled", "handful.cli.fit", "fit"
-    ),
-    "predict": Command("classify pictures with a finished run", "handful.cli.predict", "predict"),
-    "evaluate": Command(
-        "how right is a finished run on labelled pictures?", "handful.cli.evaluate", "evaluate"
-    ),
-    "export": Command("a finished run as one ONNX or safetensors file", "handful.cli.export", "export"),
-    "inspect": Command(
-        "look at data: problems, balance, distributions, distance to another set",
-        "handful.cli.inspect",
-        "inspect",
-    ),
-    "compare": Command(
-        "what is each technique worth in labels saved? a grid of recipes and label draws",
-        "handful.cli.compare",
-        "compare",
-    ),
-    "augment": Command(
-        "see, search and apply augmentations on your own pictures", "handful.cli.augment", "augment"
-    ),
-    "distill": Command(
-        "a small network learns from a large one: size, speed and accuracy in a table",
-        "handful.cli.distill",
-        "distill",
-    ),
-    "extend": Command(
-        "add classes to a finished run, without its old pictures", "handful.cli.extend", "extend"
-    ),
-    "completion": Command(
-        "a script that lets the shell complete commands and options",
-        "handful.cli.completion",
-        "completion",
-    ),
-    "moons": Command(
-        "every semi-supervised method on two moons, with its decision regions",
-        "handful.cli.moons",
-        "moons",
-    ),
-    "demo": Command("the whole job on handwritten digits, 4 labels per class", "handful.cli.demo", "demo"),
+    "fit": "train a classifier on a folder of pictures, few of them labelled",
+    "predict": "classify pictures with a finished run",
+    "evaluate": "how right is a finished run on labelled pictures?",
+    "export": "a finished run as one ONNX or safetensors file",
+    "inspect": "look at data: problems, balance, distributions, distance to another set",
+    "compare": "what is each technique worth in labels saved? a grid of recipes and label draws",
+    "augment": "see, search and apply augmentations on your own pictures",
+    "distill": "a small network learns from a large one: size, speed and accuracy in a table",
+    "extend": "add classes to a finished run, without its old pictures",
+    "completion": "a script that lets the shell complete commands and options",
+    "moons": "every semi-supervised method on two moons, with its decision regions",
+    "demo": "the whole job on handwritten digits, 4 labels per class",
 }
+"""Name and what it does in a line. The command ``fit`` is the function ``fit`` of ``cli.fit``."""
+
+
+def load(name: str) -> Callable[[Sequence[str]], int]:
+    """The function of a command, which takes the rest of the words and gives the exit code."""
+    function: Callable[[Sequence[str]], int] = getattr(import_module(f"handful.cli.{name}"), name)
+    return function
 
 
 def usage() -> str:
     """What ``handful --help`` prints."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [
             "usage: handful COMMAND …        (handful COMMAND --help says more)",
@@ -105,7 +70,7 @@ def run(words: Sequence[str]) -> int:
         )
         return 2
     try:
-        code = COMMANDS[words[0]].load()(words[1:])
+        code = load(words[0])(words[1:])
         sys.stdout.flush()
         return code
     except HandfulError as error:

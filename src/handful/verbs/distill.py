@@ -99,7 +99,7 @@ class Distilled:
 
     def as_dict(self) -> dict[str, Any]:
         """What JSON can hold."""
-        return {**asdict(self.run), "folder": str(self.run.folder), **asdict(self.figures)}
+        return self.run.as_dict() | asdict(self.figures)
 
 
 def distill(
