@@ -326,13 +326,13 @@ def test_ctrl_c_in_the_cheap_part_stops_and_the_same_call_goes_on(
 def test_a_signal_while_a_backend_starts_is_not_taken_for_its_failure(
     number: signal.Signals, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import handful.inference.features as features
+    import handful.inference.backends as backends
 
     def start(*_: Any) -> None:
         os.kill(os.getpid(), number)
 
-    for name, backend in features.BACKENDS.items():
-        monkeypatch.setitem(features.BACKENDS, name, backend._replace(start=start))
+    for name, backend in backends.BACKENDS.items():
+        monkeypatch.setitem(backends.BACKENDS, name, backend._replace(start=start))
     with pytest.raises(Interrupted) as caught:
         fit(pictures, FitOptions(recipe="logistic", features="lite0"), out=tmp_path / "run")
     assert caught.value.exit_code == 128 + number

@@ -172,7 +172,7 @@ def test_probabilities_are_divided_by_the_temperature(tmp_path: Path) -> None:
 def test_what_was_tried_with_intervals(tmp_path: Path) -> None:
     found = summary(tmp_path)
     user, base, left_out = found.tried
-    assert user.name == "label propagation + regression (pixels)"
+    assert user.name == "label propagation (pixels)"
     assert (user.chosen, user.baseline, user.uses_unlabelled) == (True, False, True)
     assert (base.chosen, base.baseline, base.uses_unlabelled) == (False, True, False)
     assert user.cv_accuracy == pytest.approx(24 / 36)
