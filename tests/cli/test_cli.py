@@ -132,7 +132,7 @@ def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]
         (["--recipe", "supervised", "--training.steps", "many"], "many"),
         (["--training.steps", "1"], "--recipe NAME"),
         (["--init", "jigsaw"], "--recipe NAME"),
-        (["--recipe", "supervised", "--init", "jgsaw"], "jigsaw or simclr or patch"),
+        (["--recipe", "supervised", "--init", "jgsaw"], "simclr or jigsaw or patch"),
         (["--recipe", "logistic", "--init", "simclr"], "trains no network"),
         (["--recipe", "logistic", "--training.steps", "1"], "trains no network"),
         (["--time", "soon"], "90s, 5m or 1h"),
