@@ -16,9 +16,8 @@ from torch import Tensor
 
 from handful.data.images import Images
 from handful.data.split import draw, folds
-from handful.randomness import key, permutation
+from handful.randomness import digest, key, permutation
 from handful.recipes.task import Task
-from handful.recipes.train import digest
 
 MOST_FOLDS = 4  # of the cross-validation where there is no test part
 

@@ -34,12 +34,11 @@ from handful.inference.teachers import Onnx, Teacher, agreed_classes, in_order, 
 from handful.methods.distillation import Distillation
 from handful.methods.supervised import Supervised
 from handful.models.teacher import Teachers, mean_of_logs
-from handful.randomness import key, permutation
+from handful.randomness import digest, key, permutation
 from handful.recipes.distill import Lessons, ask, distilled, labels_alone
 from handful.recipes.stage import Stage
 from handful.recipes.table import Recipe, changed
 from handful.recipes.task import Fitted, Task, Validation, Workshop
-from handful.recipes.train import digest
 from handful.recipes.training import Training, usual_training
 from handful.report.build import Words
 from handful.report.record import Recorder
