@@ -46,68 +46,17 @@ OUTSIDE = ("tests", "benchmarks", "examples")
 MOST_PARAMETERS = 8  # self and cls not counted
 TOO_MANY = frozenset(  # functions with more that are still to be cut; each goes as it is, and none is added
     [
-        "choose/auto.py:choose",
-        "choose/auto.py:_measure",
-        "inference/features.py:extract",
-        "inference/features.py:cached_features",
-        "models/cifar.py:__init__",
-        "models/small.py:__init__",
-        "recipes/extend.py:add_classes",
-        "recipes/train.py:train_network",
-        "recipes/train.py:train_further",
-        "recipes/train.py:_finished",
-        "recipes/train.py:_run",
-        "report/build.py:summarise",
-        "run/results.py:write_results",
-        "verbs/extend.py:_write",
+        *("choose/auto.py:choose", "choose/auto.py:_measure", "report/build.py:summarise"),
+        *("run/results.py:write_results", "verbs/extend.py:_write"),
     ]
 )
-BORROWED = frozenset(  # private names that another file uses, still to be mended
-    [
-        "cli/distill.py:_given",
-        "report/compare_figures.py:_box",
-        "report/compare_figures.py:_circle",
-        "report/compare_figures.py:_line",
-        "report/compare_figures.py:_svg",
-        "report/compare_figures.py:_text",
-        "report/compare_figures.py:_ticks",
-        "report/inspect_figures.py:_circle",
-        "report/inspect_figures.py:_line",
-        "report/inspect_figures.py:_svg",
-        "report/inspect_figures.py:_text",
-        "report/inspect_figures.py:_ticks",
-        "report/model_figures.py:_box",
-        "report/model_figures.py:_circle",
-        "report/model_figures.py:_line",
-        "report/model_figures.py:_svg",
-        "report/model_figures.py:_text",
-        "verbs/dry_run.py:_survey",
-    ]
-)
+BORROWED = frozenset(["cli/distill.py:_given", "verbs/dry_run.py:_survey"])  # private names to be mended
 PROBED = ("methods", "engine", "recipes", "choose", "study")  # where methods are handled
 OWN_FIELDS = (
     "self",
     "training",
 )  # dataclasses that look at fields of their own by name, in checks of their values
-PROBES = frozenset(  # probes by name there that are still to be mended
-    [
-        "choose/policy_search.py:view",
-        "engine/update.py:update",
-        "engine/update.py:trains",
-        "recipes/feature_matching.py:trains",
-        "recipes/feature_matching.py:tune_steps",
-        "recipes/train.py:auxiliary_heads",
-        "recipes/train.py:mixing",
-        "recipes/train.py:pixels",
-        "recipes/train.py:roles",
-        "recipes/train.py:taught_mixing",
-        "recipes/train.py:trains",
-        "recipes/train.py:uses_auxiliary",
-        "recipes/train.py:wait",
-        "study/moons.py:trains",
-        "study/pseudo_labels.py:threshold",
-    ]
-)
+PROBES: frozenset[str] = frozenset()  # probes by name there, still to be mended
 
 # Folders in which people keep their own files. /proc and /dev belong to the system and may be named.
 MACHINE_PATH = re.compile(

@@ -21,8 +21,8 @@ from handful import api
 from handful.engine import interrupt
 from handful.engine.fit import fit
 from handful.engine.state import TrainingState
-from handful.methods.base import descend
 from handful.files import hold
+from handful.methods.base import descend
 from handful.models import small
 from handful.randomness import Noise, generator, key, seeded
 from handful.types import Batch, HandfulError, Interrupted, Loss, Models

@@ -24,12 +24,13 @@ from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA
 from handful.models.backbones import create, layer_groups
 from handful.models.classifier import Classifier
+from handful.randomness import digest
 from handful.recipes.feature_space import PHOTO_INPUT, space
 from handful.recipes.heads import probe
 from handful.recipes.stage import Stage
 from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
-from handful.recipes.train import digest, train_network
+from handful.recipes.train import train_network
 from handful.recipes.training import Training, tuning
 from handful.types import UsageError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from handful.files import write_atomic
+from handful.randomness import digest
 from handful.types import HandfulError
 
 FORMAT = "handful-checkpoint-1"
@@ -26,7 +26,7 @@ def write(path: Path, tree: dict[str, Any]) -> None:
     """
     tensors: dict[str, torch.Tensor] = {}
     skeleton = json.dumps(_take_tensors(tree, "", tensors))
-    header = {"format": FORMAT, "tree": skeleton, "digest": _digest(skeleton, tensors)}
+    header = {"format": FORMAT, "tree": skeleton, "digest": _checksum(skeleton, tensors)}
     # one entry, as safetensors writes several in any order: equal trees make equal files
     write_atomic(path, save(tensors, metadata={"handful": json.dumps(header)}))
 
@@ -47,21 +47,19 @@ def read(path: Path) -> dict[str, Any]:
         raise HandfulError(f"is not a readable checkpoint ({error})", file=path, fix=fix) from error
     if header.get("format") != FORMAT:
         raise HandfulError("is not a checkpoint of this version", file=path, fix=fix)
-    if header.get("digest") != _digest(header.get("tree", ""), tensors):
+    if header.get("digest") != _checksum(header.get("tree", ""), tensors):
         raise HandfulError("is damaged: its checksum does not fit", file=path, fix=fix)
     tree = _put_tensors(json.loads(header["tree"]), tensors)
     assert isinstance(tree, dict)
     return tree
 
 
-def _digest(skeleton: str, tensors: dict[str, torch.Tensor]) -> str:
-    """A checksum over everything that the tree holds."""
-    digest = hashlib.blake2b(skeleton.encode(), digest_size=16)
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _checksum(skeleton: str, tensors: dict[str, torch.Tensor]) -> str:
+    """Over everything that the tree holds."""
+    heads = {name: f"{name} {tensor.dtype} {list(tensor.shape)}" for name, tensor in tensors.items()}
+    return digest(
+        skeleton, *(part for name in sorted(tensors) for part in (heads[name], tensors[name])), size=16
+    )
 
 
 def _take_tensors(node: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -21,6 +21,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from handful.augment.steps import LUMA
 from handful.augment.views import to_input
 from handful.files import write_atomic
 from handful.inference.model_file import Saved
@@ -48,7 +49,7 @@ class Deployed(nn.Module):
         self.classifier, spec, side = saved.classifier, saved.classifier.spec, saved.store["side"]
         self.side, self.channels = side, spec.channels
         self.shrink: nn.Module = ByteResize(side, spec.size) if spec.size != side else nn.Identity()
-        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1))
+        self.register_buffer("luma", torch.tensor(LUMA).view(1, 3, 1, 1))
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
         self.register_buffer("scale", (1 / (255 * std)).view(1, -1, 1, 1))
         self.register_buffer("offset", (-mean / std).view(1, -1, 1, 1))

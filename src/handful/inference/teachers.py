@@ -6,7 +6,6 @@ Legend: B pictures, C channels, S pixels a side, n stored predictions, K classes
 from __future__ import annotations
 
 import csv
-import difflib
 import hashlib
 import json
 import os
@@ -26,7 +25,7 @@ from handful.inference.onnx import open_session
 from handful.models.backbones import BACKBONES, create
 from handful.models.classifier import Classifier
 from handful.models.teacher import Answer, FrozenTeacher, gray
-from handful.types import HandfulError, InputSpec, Interrupted, Output, UsageError
+from handful.types import HandfulError, InputSpec, Interrupted, Output, UsageError, did_you_mean
 
 KINDS = "a run's folder, lite0, timm:NAME, torchvision:NAME, a .onnx file, or predictions as .csv or .npz"
 OWN = "handful.classes"  # in the metadata of our ONNX files
@@ -123,12 +122,8 @@ def read_teacher(
         raise UsageError("is not a kind of teacher that is read", file=path, fix=f"give {KINDS}")
     if name in BACKBONES or name.partition(":")[0] in ("timm", "torchvision"):
         return _published(name, device)
-    near = difflib.get_close_matches(name, BACKBONES, n=1)
-    raise UsageError(
-        "there is no such run, file or network",
-        file=name,
-        fix=(f"did you mean '{near[0]}'? " if near else "") + f"Give {KINDS}",
-    )
+    fix = f"{did_you_mean(name, BACKBONES)} Give {KINDS}".strip()
+    raise UsageError("there is no such run, file or network", file=name, fix=fix)
 
 
 def _network(name: str, saved: Saved, device: str) -> Teacher:

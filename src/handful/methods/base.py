@@ -124,9 +124,7 @@ def descend(
         for role in trains:
             state.optimizers[role].zero_grad(set_to_none=True)
         loss.total.backward()
-        if torch.isfinite(
-            loss.total
-        ):  # otherwise ``fit`` stops, and looks for the picture by the weights as they are
+        if torch.isfinite(loss.total):  # otherwise ``fit`` stops, and finds the pictures by these weights
             for role in trains:
                 state.advance(role)
             for act in after:

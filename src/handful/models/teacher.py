@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from handful.augment.steps import WHOLE_LUMA
 from handful.augment.views import to_input
 from handful.types import InputSpec, Output
 
@@ -42,7 +43,7 @@ def gray(pixels: Tensor) -> Tensor:
     """uint8 [B, C, S, S] to uint8 [B, 1, S, S]: ITU-R 601 luma, as Pillow rounds it."""
     if pixels.shape[1] == 1:
         return pixels
-    weights = torch.tensor([19595, 38470, 7471], device=pixels.device).view(1, 3, 1, 1)
+    weights = torch.tensor(WHOLE_LUMA, device=pixels.device).view(1, 3, 1, 1)
     return ((pixels.int() * weights).sum(1, keepdim=True) + 0x8000 >> 16).to(torch.uint8)
 
 

@@ -9,10 +9,11 @@ from torch import nn
 
 from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.supervised import Supervised
+from handful.randomness import digest
 from handful.recipes.label_propagation import teacher_for, teacher_targets
 from handful.recipes.stage import Stage
 from handful.recipes.task import Fitted, Workshop
-from handful.recipes.train import digest, train_network
+from handful.recipes.train import train_network
 from handful.recipes.training import shortened
 
 SHARE = 0.5  # of the steps that a first student gets

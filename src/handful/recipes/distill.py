@@ -18,11 +18,12 @@ from handful.methods.distillation import Distillation
 from handful.methods.supervised import Supervised
 from handful.methods.table import REGISTRY
 from handful.models.teacher import Answer, FrozenTeacher, Teachers
+from handful.randomness import digest
 from handful.recipes.consistency import from_first_student
 from handful.recipes.fine_tune import fine_tune
 from handful.recipes.stage import Stage
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import digest, steps_of, train_network
+from handful.recipes.train import steps_of, train_network
 from handful.recipes.training import shortened, tuning
 from handful.types import UsageError
 

@@ -14,9 +14,8 @@ from handful.inference.features import extract
 from handful.models.backbones import create
 from handful.models.classifier import Classifier, PixelComponents
 from handful.models.heads import Centre, Chain
-from handful.randomness import permutation
+from handful.randomness import digest, permutation
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import digest
 
 GRAPH_LIMIT = 20_000  # pictures in a neighbour graph; a larger pool is sampled
 PHOTO_INPUT = 192  # pixels that frozen backbones see of photographs (benchmarks/results/feature_size.json)

@@ -7,11 +7,10 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from handful.methods.label_propagation import LabelPropagation, affinity
-from handful.randomness import permutation
+from handful.randomness import digest, permutation
 from handful.recipes.feature_space import GRAPH_LIMIT, Space, fitted_head, space
 from handful.recipes.stage import Stage
 from handful.recipes.task import Fitted, Task, Workshop
-from handful.recipes.train import digest
 
 
 def propagation(stage: Stage, workshop: Workshop) -> Fitted:

@@ -6,7 +6,6 @@ single methods follow from the registry of methods (``methods.table``).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
@@ -30,7 +29,7 @@ from handful.recipes.stage import Stage
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.train import train_network
 from handful.recipes.training import Training, small_training, tuning
-from handful.types import UsageError
+from handful.types import UsageError, did_you_mean
 
 T = TypeVar("T")
 VALUES: dict[Any, tuple[tuple[type, ...], str]] = {  # by annotation: what a value may be
@@ -140,9 +139,8 @@ def changed(base: T, changes: Mapping[str, Any], prefix: str) -> T:
     names = [f.name for f in fields(base)]  # type: ignore[arg-type]
     for name in changes:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise UsageError(f"there is no option '{prefix}.{name}'", fix=f"{hint}Known: {', '.join(names)}")
+            fix = f"{did_you_mean(name, names)} Known: {', '.join(names)}".strip()
+            raise UsageError(f"there is no option '{prefix}.{name}'", fix=fix)
     for f in fields(base):  # type: ignore[arg-type]
         if f.name in changes and f.type in VALUES:
             value, (kinds, words) = changes[f.name], VALUES[f.type]
@@ -245,9 +243,8 @@ def find(name: str) -> Recipe:
         UsageError: there is none; the nearest one is named.
     """
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, [*RECIPES, "auto"], n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise UsageError(f"there is no recipe '{name}'", fix=f"{hint}Known: auto, {', '.join(RECIPES)}")
+        fix = f"{did_you_mean(name, [*RECIPES, 'auto'])} Known: auto, {', '.join(RECIPES)}".strip()
+        raise UsageError(f"there is no recipe '{name}'", fix=fix)
     return RECIPES[name]
 
 

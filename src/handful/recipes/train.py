@@ -29,7 +29,7 @@ from handful.models.backbones import comes_pretrained, create, family, layer_gro
 from handful.models.classifier import Classifier
 from handful.models.ema import EMA
 from handful.models.heads import CosineHead
-from handful.randomness import key, seeded
+from handful.randomness import digest, key, seeded
 from handful.recipes.stage import Stage
 from handful.recipes.task import Fitted, Task, Workshop
 from handful.recipes.training import INITS, Training
@@ -296,12 +296,3 @@ def optimizer_of(training: Training, network: nn.Module) -> torch.optim.Optimize
     if training.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=training.lr, fused=True)
     return torch.optim.SGD(parameters, lr=training.lr, momentum=0.9, nesterov=True, fused=True)
-
-
-def digest(x: Tensor | None) -> str:
-    """A hash over a tensor's bytes: cache keys and fingerprints."""
-    if x is None:
-        return ""
-    import hashlib
-
-    return hashlib.blake2b(x.contiguous().numpy().tobytes(), digest_size=8).hexdigest()

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from handful.data.images import Images
 from handful.data.split import draw, fold_count, folds
-from handful.randomness import key, permutation
+from handful.randomness import digest, key, permutation
 from handful.recipes.task import Task
-from handful.recipes.train import digest
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,11 @@ from handful.inference.model_file import Saved
 from handful.inference.teachers import Onnx, Teacher, agreed_classes, in_order, read_teacher, reordered
 from handful.methods.distillation import Distillation
 from handful.models.teacher import Teachers, mean_of_logs
-from handful.randomness import key, permutation
+from handful.randomness import digest, key, permutation
 from handful.recipes.distill import Lessons, ask, distilled, labels_alone
 from handful.recipes.stage import Stage
 from handful.recipes.table import changed
 from handful.recipes.task import Fitted, Task, Validation, Workshop
-from handful.recipes.train import digest
 from handful.recipes.training import Training, usual_training
 from handful.report.record import Tried
 from handful.run.begin import at_work, device, identity_of, is_finished, open_run, open_workshop
