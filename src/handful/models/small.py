@@ -153,6 +153,7 @@ class Conv4(Net):
 class DropPath(nn.Module):
     """Stochastic depth (Huang et al. 2016, equation 2): in training, a picture's whole branch becomes 0 with
     probability ``rate``; branches that stay are divided by 1 - rate, so that nothing changes in the mean.
+    (timm's draws other branches from the same seed, and takes seconds to import.)
 
     Raises:
         ValueError: the rate is not in [0, 1).
