@@ -260,6 +260,6 @@ def _space(x: Tensor) -> Space:
 
 def _key(task: Task) -> tuple[str, int, str]:
     """Under which ``recipes.feature_space.space`` looks for them."""
-    from handful.recipes.train import digest
+    from handful.randomness import digest
 
     return (VECTORS, 0, digest(task.pool()))
