@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from handful import __version__
-from handful.types import HandfulError
+from handful.types import HandfulError, did_you_mean
 
 COMMANDS = {
     "fit": "train a classifier on a folder of pictures, few of them labelled",
@@ -60,14 +60,8 @@ def run(words: Sequence[str]) -> int:
         print(f"handful {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        import difflib
-
-        near = difflib.get_close_matches(words[0], COMMANDS, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        print(
-            f"error: there is no command '{words[0]}'\nFix: {hint}Known: {', '.join(COMMANDS)}",
-            file=sys.stderr,
-        )
+        fix = f"{did_you_mean(words[0], COMMANDS)} Known: {', '.join(COMMANDS)}".strip()
+        print(f"error: there is no command '{words[0]}'\nFix: {fix}", file=sys.stderr)
         return 2
     try:
         code = load(words[0])(words[1:])

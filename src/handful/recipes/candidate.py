@@ -14,8 +14,8 @@ class Candidate:
     Attributes:
         recipe: a name of ``recipes.table``.
         on: feature space; "" stands for the recipe's usual one.
-        method: the recipe's method, where fields of it were changed; None is the recipe's own.
-        training: fields of ``recipes.train.Training`` that differ from the recipe's own.
+        method: fields of the recipe's method that differ from its own for the pictures, or a method of its own.
+        training: fields of ``recipes.training.Training`` that differ from the recipe's own.
     """
 
     recipe: str

@@ -94,8 +94,14 @@ class Recipe:
         """
         return changed(self.method(**self.defaults), changes, "method")
 
-    def method_for(self, task: Task, changes: Mapping[str, Any] | None = None) -> Any:
-        """The same for a task: label propagation has other defaults on photographs."""
+    def method_for(self, task: Task, changes: Any = None) -> Any:
+        """The same for a task, on which defaults may depend: label propagation has others on photographs.
+
+        Args:
+            changes: fields that differ, or the whole method.
+        """
+        if isinstance(changes, Settings):
+            return changes
         own = propagation_for(task) if self.method is LabelPropagation else self.make()
         return changed(own, changes or {}, "method")
 
@@ -123,8 +129,7 @@ class Recipe:
             method: its method, or the fields in which that differs.
             training: how its network is trained, or the fields in which that differs.
         """
-        if method is None or isinstance(method, Mapping):
-            method = self.method_for(task, method)
+        method = self.method_for(task, method)
         if training is None or isinstance(training, Mapping):
             training = self.training_for(task, on, training)
         return self.algorithm(Stage(stage, task, method, training, on), workshop)
@@ -299,14 +304,14 @@ def asked(
             )
         return None
     row = find(recipe)
-    made = row.make(**method) if method else None
+    row.make(**(method or {}))
     changed(Training(), training or {}, "training")
     if training and not row.trains:
         raise UsageError(
             f"recipe '{recipe}' trains no network: training options mean nothing to it",
             fix="leave them out, or choose another --recipe",
         )
-    return Candidate(recipe, on, made, training or {})
+    return Candidate(recipe, on, method or {}, training or {})
 
 
 def fit_candidate(

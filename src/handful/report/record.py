@@ -140,6 +140,8 @@ class Tried:
     test_accuracy: float | None = None
     """Measured after the choice, never used for it."""
     note: str = ""
+    words: str = ""
+    """The recipe in plain words."""
 
 
 @dataclass(eq=False)

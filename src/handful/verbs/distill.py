@@ -5,7 +5,6 @@ Legend: N pictures, n of them, K classes of the teacher; accuracies and agreemen
 
 from __future__ import annotations
 
-import difflib
 import json
 import shlex
 import time
@@ -46,7 +45,7 @@ from handful.run.result import HeldOutAnswers, Result, measured
 from handful.run.teller import Teller
 from handful.stats.calibration import fit_temperature
 from handful.stats.intervals import accuracy, paired_difference
-from handful.types import UsageError
+from handful.types import UsageError, did_you_mean
 from handful.verbs.distill_table import TOGETHER, Figures, Row, as_section, read_figures, sentence
 
 DISTILLED, ALONE, TEACHER = "distilled", "labels-alone", "teacher"
@@ -205,14 +204,14 @@ def of_classes(manifest: Manifest, classes: Sequence[str], label_free: bool) -> 
     number = {name: k for k, name in enumerate(classes)}
     strange = [name for name in manifest.classes if name not in number]
     if strange and not label_free:
-        near = difflib.get_close_matches(strange[0], classes, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
         some = f"{', '.join(list(classes)[:8])}{' …' if len(classes) > 8 else ''}"
         raise UsageError(
             f"class '{strange[0]}' is not one of the teacher's {len(classes)} ({some})",
             file=manifest.root,
-            fix=f"{hint}give --label-free to imitate the teacher's own classes, or a teacher that was trained on "
-            "yours (handful fit)",
+            fix=(
+                f"{did_you_mean(strange[0], classes)} give --label-free to imitate the teacher's own classes, or a "
+                "teacher that was trained on yours (handful fit)"
+            ).strip(),
         )
     place = np.array([number.get(name, -1) for name in manifest.classes] + [-1], dtype=np.int64)
     labels, splits = place[manifest.labels], manifest.splits

@@ -5,7 +5,6 @@ Legend: n pictures, K classes; accuracies and confidences are fractions.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from handful.run.places import downloads
 from handful.run.teller import Teller
 from handful.stats.calibration import expected_calibration_error, reliability_bins
 from handful.stats.intervals import accuracy, balanced_accuracy, macro_f1
-from handful.types import UsageError
+from handful.types import UsageError, did_you_mean
 
 PARTS = {TEST: "the test part", VALIDATION: "the validation part", LABELLED: "the labelled pictures"}
 LEARNT_FROM = (
@@ -144,12 +143,11 @@ def evaluate(run: str | Path, data: str | Path, *, teller: Teller | None = None)
     number = {name: k for k, name in enumerate(saved.classes)}
     named = [manifest.classes[k] for k in manifest.labels[rows]]
     for name in sorted(set(named) - set(number)):
-        near = difflib.get_close_matches(name, saved.classes, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        known = f"It knows: {', '.join(saved.classes[:20])}{' …' if len(saved.classes) > 20 else ''}"
         raise UsageError(
             f"class '{name}' is not one of the model's",
             file=manifest.root,
-            fix=f"{hint}It knows: {', '.join(saved.classes[:20])}{' …' if len(saved.classes) > 20 else ''}",
+            fix=f"{did_you_mean(name, saved.classes)} {known}".strip(),
         )
     pictures = [manifest.picture(int(row)) for row in rows]
     paths = [manifest.paths[row] for row in rows]

@@ -18,6 +18,7 @@ from torch import Tensor
 from handful.choose.auto import Outcome, Trial
 from handful.choose.rule import RULE
 from handful.recipes.task import Task, Workshop
+from handful.report.page import titled
 from handful.report.record import Audit, Round, Tried
 from handful.report.record import OwnCurve as CurveOnPage
 from handful.run.pictures import Pictures
@@ -105,6 +106,7 @@ def tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
             baseline=key == reference,
             test_accuracy=tested.get(key),
             note=trial.note,
+            words=trial.recipe.words,
         )
         row = measured(row, trial.right, None if row.baseline else base)
         if verdict and not row.baseline and key in verdict.beliefs:
@@ -117,7 +119,7 @@ def tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
 def title(trial: Trial) -> str:
     """A candidate's name for people."""
     begun = f", started by {trial.init}" if trial.init else ""
-    return f"{trial.recipe.title} ({trial.on}{begun})"
+    return titled(trial.recipe.title, f"{trial.on}{begun}")
 
 
 def curve_on_page(curve: OwnCurve, name: str) -> CurveOnPage:
