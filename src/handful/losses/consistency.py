@@ -57,7 +57,8 @@ def squared_difference(logits: Tensor, p: Tensor) -> Tensor:
 def divergence(p: Tensor, logits: Tensor) -> Tensor:
     """KL(p || softmax(logits)) = sum_k p_k (log p_k - log q_k) in nats, [B]; a p_k of 0 adds nothing."""
     log_q = torch.log_softmax(at_least_float32(logits), dim=1)
-    return torch.special.xlogy(p, p).sum(1) - (p * log_q).sum(1)
+    own: Tensor = torch.special.xlogy(p, p).sum(1)
+    return own - (p * log_q).sum(1)
 
 
 def ramp_up(step: int, steps: int) -> float:

@@ -92,7 +92,8 @@ class LabelPropagation(Settings):
             return None
         head = LogisticRegression(self.C).fit(nodes[seeds], y, n_classes)
         with torch.no_grad():
-            return head(nodes).softmax(1)
+            p: Tensor = head(nodes).softmax(1)
+        return p
 
     def propagate(
         self, s: sparse.csr_matrix, seeds: Tensor, y: Tensor, n_classes: int, opinion: Tensor | None = None

@@ -60,13 +60,11 @@ class VAT(Objective):
         z_x, z_u = apart_or_joint(student, x, u, joint=self.joint)
         p = predictions(z_u)
 
-        def answer(
-            moved: Tensor, network: nn.Module
-        ) -> Tensor:  # beside the same company as in the first pass
-            with statistics_kept(network):
-                return (
-                    network(torch.cat([x, moved])).logits[len(x) :] if self.joint else network(moved).logits
-                )
+        def answer(moved: Tensor, network: nn.Module) -> Tensor:
+            with statistics_kept(network):  # in the same batch as in the first pass
+                shown = torch.cat([x, moved]) if self.joint else moved
+                z: Tensor = network(shown).logits
+            return z[len(x) :] if self.joint else z
 
         r = self.direction(partial(answer, network=parallel.unwrap(student)), u, p, batch["draw"])
         supervised = cross_entropy(z_x, batch["y"], smoothing=self.smoothing).mean()
