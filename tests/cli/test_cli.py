@@ -308,9 +308,9 @@ def test_given_options_reach_the_run_and_the_recipes_own_ones_stay(
     assert [dict(options.training) for options in asked] == [{}, {}, {"batch": 32}]
     assert cli.run([*line, "--init", "patch", "--training.init-steps", "7"]) == 0
     assert asked.pop().training == {"init": "patch", "init_steps": 7}
-    made = [options.asked() for options in asked]
-    assert [candidate.method for candidate in made if candidate] == [
-        None,
+    made = [RECIPES["pseudo-label"].make(**options.asked().method) for options in asked]  # type: ignore[union-attr]
+    assert made == [
+        PseudoLabel(threshold=0.0),
         PseudoLabel(threshold=0.0, smoothing=0.1),
         PseudoLabel(threshold=0.8),
     ]

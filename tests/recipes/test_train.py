@@ -455,3 +455,11 @@ def test_fine_tuning_lite0_keeps_statistics_and_moves_weights(colours: tuple[Tas
 def test_what_cannot_be_fine_tuned_is_refused(on: str, training: Training | None, workshop: Workshop) -> None:
     with pytest.raises(UsageError, match="pretrained"):
         find("fine-tune").run(small_task(), workshop, on=on, training=training, stage="fine-tune")
+
+
+def test_fields_of_label_propagation_that_are_not_given_follow_the_pictures() -> None:
+    """Photographs have other defaults (docs/methods/label-propagation.md): a changed field must not undo them."""
+    recipe = find("propagation")
+    photo, digits = (recipe.method_for(task, {"neighbours": 5}) for task in (colour_task(), small_task()))
+    assert (photo.neighbours, photo.alpha, photo.iterations, photo.share) == (5, 0.9, 20, 0.5)
+    assert (digits.neighbours, digits.alpha, digits.iterations, digits.share) == (5, 0.95, 30, 0.0)

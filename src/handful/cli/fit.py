@@ -44,9 +44,8 @@ def fit(words: Sequence[str]) -> int:
     recipe = value_of(words, "--recipe") or "auto"
     if recipe == "list":
         for name, row in RECIPES.items():
-            mark = "*" if row.uses_unlabelled else " "
-            print(f"{name:<22}{mark} {row.title}: {row.words}")
-        print("* uses unlabelled pictures")
+            mark = " (uses unlabelled pictures)" if row.uses_unlabelled else ""
+            print(f"{name:<22} {row.title}: {row.words}{mark}")
         return 0
     if recipe == "auto" and any(word.startswith("--method.") for word in words):
         raise UsageError(
