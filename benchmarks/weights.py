@@ -3,8 +3,8 @@
     python -m benchmarks.weights                 # writes results/weights.json
     python -m benchmarks.weights --check         # compares with it; exit code 1 where one differs
 
-A refactoring leaves every hash as it is. They are of all weights and buffers but those that calibration sets afterwards,
-and belong to one machine (the order of sums) and one thread.
+A refactoring leaves every hash as it is. They are of all weights and buffers but those that calibration sets
+afterwards, and belong to one machine (the order of sums) and one thread.
 """
 
 from __future__ import annotations
