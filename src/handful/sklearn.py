@@ -20,17 +20,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_array, check_is_fitted, check_random_state, validate_data
+from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from handful import machine
 from handful.api import cache_folder
 from handful.choose.auto import Outcome, choose
 from handful.choose.prior import prior_table
-from handful.data.images import PHOTO_SIDE, Images, from_array
+from handful.data.images import PHOTO_SIDE, from_array
 from handful.inference.classify import probabilities
 from handful.inference.model_file import Saved
 from handful.models.heads import Centre
+from handful.randomness import digest
 from handful.recipes.candidate import Candidate
 from handful.recipes.feature_space import Space
 from handful.recipes.table import RECIPES, asked, find
@@ -98,17 +101,18 @@ class HandfulClassifier(ClassifierMixin, BaseEstimator):
         X = self._checked(X, learn=True)
         labels = np.asarray(y, dtype=object) if isinstance(y, (list, tuple)) else np.asarray(y)
         if labels.ndim == 2 and labels.shape[1] == 1:
-            labels = self._column(labels)
+            labels = np.asarray(column_or_1d(labels, warn=True))  # as scikit-learn's own estimators take it
         if labels.ndim != 1 or len(labels) != len(X):
             raise ValueError(f"y must have one label a picture: {len(X)} pictures, y of shape {labels.shape}")
         known = ~unlabelled(labels)
-        self.classes_, numbers = np.unique(self._discrete(labels[known]), return_inverse=True)
+        self.classes_, numbers = np.unique(_discrete(labels[known]), return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"there must be two classes at least; y has {len(self.classes_)} class: {self.classes_}"
             )
         seed = 0 if self.random_state is None else int(check_random_state(self.random_state).randint(2**31))
-        images = _no_pixels(len(X)) if X.ndim == 2 else from_array(self._pictures(X, learn=True))
+        pixels = np.zeros((len(X), 1, 1), np.uint8) if X.ndim == 2 else self._pictures(X, learn=True)
+        images = from_array(pixels, fingerprint="features" if X.ndim == 2 else None)
         rows = torch.arange(len(X))
         at = torch.from_numpy(known)
         names = tuple(map(str, self.classes_))
@@ -150,7 +154,7 @@ class HandfulClassifier(ClassifierMixin, BaseEstimator):
                 raise UsageError(f"recipe '{self.recipe}' trains a network on pictures, and X holds features")
             only = replace(only, on=VECTORS) if only else None
             among = [Candidate(name, VECTORS) for name, row in RECIPES.items() if row.cheap]
-            workshop.spaces[_key(task)] = _space(_vectors(X))
+            workshop.spaces[VECTORS, 0, digest(task.pool())] = _space(_vectors(X))
         return choose(task, workshop, seconds=self.seconds, only=only, among=among, prior=prior_table())
 
     def _keep(self, outcome: Outcome, task: Task) -> None:
@@ -197,32 +201,25 @@ class HandfulClassifier(ClassifierMixin, BaseEstimator):
             return np.stack([_fitted(picture, side) for picture in x])
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
-    def _column(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """y as scikit-learn's own estimators take a column: with a warning."""
-        from sklearn.utils.validation import column_or_1d
 
-        return np.asarray(column_or_1d(labels, warn=True))
+def _discrete(labels: NDArray[Any]) -> NDArray[Any]:
+    """Labels that are classes.
 
-    def _discrete(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """Labels that are classes.
-
-        Raises:
-            ValueError: they are continuous, or of mixed types.
-        """
-        from sklearn.utils.multiclass import check_classification_targets
-
-        plain = np.array(labels.tolist()) if labels.dtype == object else labels
-        if plain.dtype.kind == "f":
-            check_classification_targets(plain)
-        if labels.dtype == object and len({isinstance(label, str) for label in labels}) > 1:
-            raise ValueError("y holds class names and numbers: use one kind")
-        return plain
+    Raises:
+        ValueError: they are continuous, or of mixed types.
+    """
+    plain = np.array(labels.tolist()) if labels.dtype == object else labels
+    if plain.dtype.kind == "f":
+        check_classification_targets(plain)
+    if labels.dtype == object and len({isinstance(label, str) for label in labels}) > 1:
+        raise ValueError("y holds class names and numbers: use one kind")
+    return plain
 
 
 def unlabelled(y: NDArray[Any]) -> NDArray[np.bool_]:
     """Where y [n] says -1 (as a number), None or NaN."""
     if y.dtype.kind in "iuf":
-        return np.isnan(y) | (y == -1) if y.dtype.kind == "f" else y == -1
+        return np.isnan(y) | (y == -1)
     if y.dtype != object:
         return np.zeros(len(y), dtype=bool)
     marks = [
@@ -240,11 +237,6 @@ def _fitted(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def _no_pixels(n: int) -> Images:
-    """Stand-ins for pictures where only features are known."""
-    return from_array(np.zeros((n, 1, 1), dtype=np.uint8), fingerprint="features")
-
-
 def _vectors(X: NDArray[Any]) -> Tensor:
     """Features [n, D] as float64: fit and predict see the same numbers."""
     return torch.from_numpy(np.ascontiguousarray(X, dtype=np.float64))
@@ -256,10 +248,3 @@ def _space(x: Tensor) -> Space:
     backbone = nn.Identity()
     length = float((x - centre.mean).norm(dim=1).mean())
     return Space(centre(x).float(), backbone, {"name": VECTORS}, centre, False, length, {})
-
-
-def _key(task: Task) -> tuple[str, int, str]:
-    """Under which ``recipes.feature_space.space`` looks for them."""
-    from handful.randomness import digest
-
-    return (VECTORS, 0, digest(task.pool()))

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from handful.report import figures
+from handful.report import figures, words
 from handful.report.compare_figures import Series, accuracy_curves
 from handful.report.record import Thumb, Tried
 
@@ -126,11 +126,11 @@ def test_pictures_are_inside_and_tiny_ones_stay_crisp() -> None:
 
 
 def test_shorten_keeps_both_ends_and_counts_wide_characters_twice() -> None:
-    assert figures.shorten("Taraxacum officinale", 9) == "Tara…nale"
-    assert figures.shorten("rose", 9) == "rose"
-    assert figures.shorten("夜の女王の花園", 9) == "夜の…花園"
+    assert words.shorten("Taraxacum officinale", 9) == "Tara…nale"
+    assert words.shorten("rose", 9) == "rose"
+    assert words.shorten("夜の女王の花園", 9) == "夜の…花園"
     for length in range(1, 20):
-        assert figures.columns(figures.shorten("Königin der Nacht 夜の女王", length)) <= length
+        assert words.columns(words.shorten("Königin der Nacht 夜の女王", length)) <= length
 
 
 def test_letters_of_curves_that_end_at_the_top_stay_inside_the_frame() -> None:

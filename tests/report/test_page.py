@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from handful.report import page
+from handful.report import page, words
 from handful.report.record import Audit, ConfusedPair, Problem, Summary, Thumb, Tried
 
 EMPTY = {"area", "br", "hr", "img", "input", "link", "meta"}
@@ -196,12 +196,12 @@ def test_verdict_when_the_baseline_ships() -> None:
     [(0.31, "0.3 s"), (9.96, "10 s"), (59.7, "1 min 0 s"), (125, "2 min 5 s"), (7500, "2 h 5 min")],
 )
 def test_duration(seconds: float, text: str) -> None:
-    assert page.duration(seconds) == text
+    assert words.duration(seconds) == text
 
 
 def test_small_words() -> None:
-    assert page.points(-0.0412) == "\u22124.1 points"
-    assert page.points(-0.0001) == "0.0 points"
-    assert page.sure(0.997).startswith("99.7")
-    assert page.sure(0.99999).startswith("99.9")
-    assert page.sure(0.832) == "83\u00a0%"
+    assert words.points(-0.0412) == "\u22124.1 points"
+    assert words.points(-0.0001) == "0.0 points"
+    assert words.sure(0.997).startswith("99.7")
+    assert words.sure(0.99999).startswith("99.9")
+    assert words.sure(0.832) == "83\u00a0%"

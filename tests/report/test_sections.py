@@ -15,8 +15,9 @@ from handful.data.manifest import Issue
 from handful.recipes.candidate import Candidate
 from handful.recipes.task import Task, Workshop
 from handful.report import figures
-from handful.report.page import commands, render, verdict
+from handful.report.page import render, verdict
 from handful.report.record import Problem, Summary, Thumb, Tried
+from handful.report.words import commands
 from handful.run.summary import MOST_ISSUES, counts_by_class, show_issues
 from handful.study.afterwards import accuracy_afterwards
 

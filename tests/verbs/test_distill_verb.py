@@ -25,9 +25,10 @@ from handful.inference.costs import Cost
 from handful.inference.model_file import load_model
 from handful.inference.teachers import Onnx, agreed_classes, imagenet_classes, read_teacher
 from handful.methods.distillation import Distillation
+from handful.report.record import read_typed
 from handful.types import HandfulError, Interrupted, UsageError
-from handful.verbs.distill import Parts, of_classes, options_for, run_data
-from handful.verbs.distill_table import TOGETHER, Figures, Row, read_figures, sentence
+from handful.verbs.distill import AGAIN, Parts, of_classes, options_for, run_data
+from handful.verbs.distill_table import TOGETHER, Figures, Row, sentence
 
 PARTS = [*((str(k), 6) for k in range(3)), ("unlabeled", 60), *((f"test/{k}", 12) for k in range(3))]
 FEW = {"steps": 30, "batch": 8, "ratio": 3, "ema": 0.0}
@@ -75,7 +76,7 @@ def onnx_file(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_student_is_a_run_like_any_other(
     student: Path, run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    figures = read_figures(student / "distill.json")
+    figures = read_typed(Figures, student / "distill.json", AGAIN)
     teacher, distilled, alone = figures.rows
     assert (distilled.name, alone.name) == ("distilled@conv-4", "labels-alone@conv-4")
     found = api.evaluate(student, pictures)
@@ -96,7 +97,7 @@ def test_the_student_is_a_run_like_any_other(
 
 
 def test_costs_are_those_of_the_files(student: Path, run: Path) -> None:
-    teacher, distilled, _ = read_figures(student / "distill.json").rows
+    teacher, distilled, _ = read_typed(Figures, student / "distill.json", AGAIN).rows
     assert distilled.cost.bytes == (student / "model.safetensors").stat().st_size
     assert teacher.cost.bytes == (run / "model.safetensors").stat().st_size
     network = load_model(student).classifier
@@ -117,7 +118,7 @@ def test_the_same_call_again_returns_the_finished_run_and_another_is_refused(
     options = DistillOptions("conv-4", method, FEW)
     done = distill(run, None, options, out=student)
     assert (student / "model.safetensors").stat().st_mtime_ns == before
-    assert done.figures == read_figures(student / "distill.json")
+    assert done.figures == read_typed(Figures, student / "distill.json", AGAIN)
     assert done.as_dict()["folder"] == str(student)
     with pytest.raises(UsageError, match="another version"):
         distill(run, None, replace(options, student="lenet"), out=student)
@@ -345,7 +346,7 @@ def test_a_run_whose_pictures_are_gone(run: Path, tmp_path: Path) -> None:
 def test_a_damaged_table_says_so(tmp_path: Path) -> None:
     (tmp_path / "distill.json").write_text('{"rows": [')
     with pytest.raises(HandfulError, match="is damaged"):
-        read_figures(tmp_path / "distill.json")
+        read_typed(Figures, tmp_path / "distill.json", AGAIN)
 
 
 def manifest(splits: str, labels: list[int]) -> Manifest:

@@ -18,9 +18,10 @@ from handful.api import ExtendOptions, FitOptions, extend, fit, predict, write_d
 from handful.cli import main as cli
 from handful.inference.classify import classify
 from handful.inference.model_file import load_model
-from handful.report.record import Summary
+from handful.report.record import Summary, read_typed
 from handful.types import HandfulError, UsageError
-from handful.verbs.extend_table import Figures, Row, Side, cells, kept, read_figures, sentence
+from handful.verbs.extend import AGAIN
+from handful.verbs.extend_table import Figures, Row, Side, cells, kept, sentence
 
 OPTIONS = ExtendOptions(training={"steps": 4, "batch": 8})
 EVERY = {"report.html", "model.safetensors", "model.json", "predictions.csv", "summary.json", "run.toml",
@@ -139,7 +140,7 @@ def test_the_table_counts_what_the_saved_model_answers(
     ]  # fmt: skip
     fixed = done.figures.rows[3]
     assert fixed.old and fixed.old.task_aware == before.old.task_aware, "nothing of it was trained"
-    assert read_figures(done.run.folder / "extension.json") == done.figures
+    assert read_typed(Figures, done.run.folder / "extension.json", AGAIN) == done.figures
     assert done.run.accuracy == first.new.joint
     assert done.figures.steps == 4
 
@@ -391,4 +392,4 @@ def test_how_much_was_kept() -> None:
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "extension.json").write_text('{"rows": [1]}')
     with pytest.raises(HandfulError, match="is damaged"):
-        read_figures(tmp_path / "extension.json")
+        read_typed(Figures, tmp_path / "extension.json", AGAIN)

@@ -15,11 +15,10 @@ from tyro.conf import Positional, arg
 
 from handful import api
 from handful.cli.console import ConsoleTeller, parse, print_json
+from handful.report.figures import worst_pairs
 from handful.verbs.evaluate import Evaluation
 
-MOST_CLASSES = (
-    20  # a confusion matrix of more, or one that does not fit, is told as its most frequent mistakes
-)
+MOST_CLASSES = 20  # a confusion matrix of more, or one that does not fit, is told as its worst mistakes
 WIDE = 500  # columns of a file or a pipe
 
 
@@ -88,14 +87,8 @@ def show(e: Evaluation, console: Console) -> None:
             matrix.add_row(name, *(str(c) if c else "·" for c in counts))
         console.print(matrix)
     else:
-        pairs = [
-            (c, e.classes[i], e.classes[j])
-            for i, r in enumerate(e.confusion)
-            for j, c in enumerate(r)
-            if i != j
-        ]
-        worst = sorted((pair for pair in pairs if pair[0]), key=lambda pair: (-pair[0], pair[1:]))[:10]
-        told = [f"{is_} called {called}: {c}" for c, is_, called in worst]
+        worst = worst_pairs(e.confusion, e.classes)[:10]
+        told = [f"{truth} called {called}: {n}" for truth, called, n, _ in worst]
         console.print("\n".join(["most frequent mistakes:", *told]), markup=False, soft_wrap=True)
     if e.caution:
         console.print(f"\n{e.caution}", markup=False, soft_wrap=True)

@@ -12,8 +12,7 @@ from tyro.conf import Positional, arg
 from handful import api
 from handful.cli.console import ConsoleTeller, Printed, parse, print_json, said
 from handful.data.audit import in_short
-from handful.report.figures import percent
-from handful.report.page import span
+from handful.report.words import percent, span
 
 
 @dataclass(kw_only=True)

@@ -6,8 +6,6 @@ other, classes with a single picture; and, once features are there, labels that 
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
@@ -19,7 +17,7 @@ from handful.data.copies import Pair, find_copies
 from handful.data.images import Images
 from handful.data.manifest import LABELLED, UNLABELLED, Issue, Manifest, printable
 from handful.data.suspects import Suspects
-from handful.files import write_atomic
+from handful.files import as_csv, write_atomic
 from handful.randomness import permutation
 
 MOST_COMPARED = 20_000  # pictures among which near copies are sought; the unlabelled ones are sampled beyond
@@ -91,11 +89,8 @@ def _percent(share: float) -> str:
 
 def save_issues(issues: Sequence[Issue], path: Path) -> None:
     """``issues.csv``: file, reason, suggestion; whole or not at all."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["file", "reason", "suggestion"])
-    table.writerows((printable(issue.file), issue.reason, issue.suggestion) for issue in issues)
-    write_atomic(path, text.getvalue())
+    rows = ((printable(issue.file), issue.reason, issue.suggestion) for issue in issues)
+    write_atomic(path, as_csv([("file", "reason", "suggestion"), *rows]))
 
 
 def in_short(issues: Sequence[Issue]) -> str:

@@ -5,8 +5,6 @@ Legend: S sizes (labels per class), R label draws. Accuracies and differences ar
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,11 +15,11 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from handful.files import write_atomic
-from handful.report import compare_figures, figures
-from handful.report.compare_figures import Series, Worth
-from handful.report.page import duration, points, points_span, span, titled
+from handful.files import as_csv, write_atomic
+from handful.report import compare_figures
+from handful.report.compare_figures import Series
 from handful.report.templates import fill
+from handful.report.words import percent, titled
 from handful.stats.forecast import forecast
 from handful.stats.intervals import Estimate, mean_interval
 from handful.stats.labels_saved import LabelsSaved, labels_saved, sentence, worth
@@ -205,8 +203,7 @@ def _mean(values: Any) -> float:
 
 def to_json(c: Comparison) -> str:
     """Everything, with every cell; what is not a finite number is null."""
-    content = asdict(c) | {"rows": [asdict(row) for row in c.rows], "sentences": c.sentences}
-    return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
+    return json.dumps(_finite(asdict(c) | {"sentences": c.sentences}), indent=1, allow_nan=False) + "\n"
 
 
 def _finite(value: Any) -> Any:
@@ -221,51 +218,48 @@ def _finite(value: Any) -> Any:
 
 def to_csv(c: Comparison) -> str:
     """One line a contender and size."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(
+    table: list[list[Any]] = [
         ["recipe", "uses_unlabelled", "labels_per_class", "draws", "accuracy", "low", "high", "sd", "baseline", "gain",
          "gain_low", "gain_high", "worth_labels", "worth_low", "worth_high", "balanced_accuracy", "macro_f1",
          "calibration_error", "seconds", "peak_memory_mb", "learned_kb", "steps", "chosen"]
-    )  # fmt: skip
+    ]  # fmt: skip
     for r in c.rows:
-        gain = r.gain or Estimate(math.nan, math.nan, math.nan)
-        worth = (r.saved.labels, r.saved.low, r.saved.high) if r.saved else (None, None, None)
-        figures_ = [r.accuracy.value, r.accuracy.low, r.accuracy.high, r.sd]
-        line = [r.contender, r.uses_unlabelled, r.labels, r.draws, *map(_short, figures_), r.baseline]
-        line += [
-            *map(_short, gain),
-            *map(_short, worth),
-            _short(r.balanced_accuracy),
-            _short(r.macro_f1),
-            _short(r.calibration_error),
+        gain = r.gain or (None, None, None)
+        saved = (r.saved.labels, r.saved.low, r.saved.high) if r.saved else (None, None, None)
+        line = [
+            r.contender,
+            r.uses_unlabelled,
+            r.labels,
+            r.draws,
+            *map(_short, (*r.accuracy, r.sd)),
+            r.baseline,
         ]
-        table.writerow(
-            [
-                *line,
-                f"{r.seconds:.1f}",
-                _short(_megabytes(r.peak_memory), 0),
-                f"{r.learned_bytes / 1024:.1f}" if r.learned_bytes else "",
-                r.steps or "",
-                r.chosen,
-            ]
-        )
-    return text.getvalue()
+        line += map(_short, (*gain, *saved, r.balanced_accuracy, r.macro_f1, r.calibration_error))
+        line += [f"{r.seconds:.1f}", f"{r.peak_memory / 2**20:.0f}" if r.peak_memory else ""]
+        line += [f"{r.learned_bytes / 1024:.1f}" if r.learned_bytes else "", r.steps or "", r.chosen]
+        table.append(line)
+    return as_csv(table)
 
 
-def _short(value: float | None, digits: int = 4) -> str:
-    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+def finite(value: float | None) -> bool:
+    """It was measured."""
+    return value is not None and math.isfinite(value)
 
 
-def _megabytes(value: float | None) -> float | None:
-    return None if value is None else value / 2**20
+def kilobytes(size: float) -> str:
+    """2048 to "2.0 kB"."""
+    return f"{size / 1024:,.1f} kB"
+
+
+def _short(value: float | None) -> str:
+    return f"{value:.4f}" if finite(value) else ""
 
 
 def write(c: Comparison, folder: Path) -> None:
     """``compare.json``, ``compare.csv`` and ``report.html``."""
     write_atomic(folder / "compare.json", to_json(c))
     write_atomic(folder / "compare.csv", to_csv(c))
-    write_atomic(folder / "report.html", render(c).encode("utf-8", "backslashreplace"))
+    write_atomic(folder / "report.html", render(c))
 
 
 def render(c: Comparison) -> str:
@@ -275,16 +269,9 @@ def render(c: Comparison) -> str:
     middle = c.sizes[min(1, len(c.sizes) - 1)]
     return fill(
         "compare.html.j2",
-        {
-            "percent": figures.percent,
-            "span": span,
-            "points": points,
-            "points_span": points_span,
-            "duration": duration,
-            "worth": worth,
-            "kilobytes": lambda x: f"{x / 1024:,.1f} kB",
-            "finite": lambda x: x is not None and math.isfinite(x),
-        },
+        worth,
+        kilobytes,
+        finite,
         c=c,
         headline=_headline(c),
         curves=curves(c),
@@ -331,24 +318,12 @@ def _series(c: Comparison, letters: Mapping[str, str]) -> dict[str, Series]:
 
 
 def _bars(c: Comparison) -> list[tuple[int, Markup]]:
-    out = []
+    bars = []
     for n in c.sizes:
-        rows = [
-            Worth(
-                r.title,
-                n,
-                r.saved.labels,
-                r.saved.low,
-                r.saved.high,
-                _briefly(r.saved),
-                r.saved.beyond == "below",
-            )
-            for r in c.rows
-            if r.labels == n and r.saved
-        ]
+        rows = [(r.title, _briefly(r.saved), r.saved) for r in c.rows if r.labels == n and r.saved]
         if rows:
-            out.append((n, compare_figures.saved_bars(rows, float(max(c.sizes)))))
-    return out
+            bars.append((n, compare_figures.saved_bars(rows, float(max(c.sizes)))))
+    return bars
 
 
 def _briefly(saved: LabelsSaved) -> str:
@@ -373,14 +348,14 @@ def _headline(c: Comparison) -> list[str]:
         sure = best.gain.low > 0
         if best.gain.value > 0 and best.saved:
             lines.append(
-                f"{n} {word} per class: {best.title} reaches {figures.percent(best.accuracy.value)}; the best "
-                f"labelled-only recipe, {base.title}, {figures.percent(base.accuracy.value)}. That is worth "
+                f"{n} {word} per class: {best.title} reaches {percent(best.accuracy.value)}; the best "
+                f"labelled-only recipe, {base.title}, {percent(base.accuracy.value)}. That is worth "
                 f"{worth(best.saved)} labels per class"
                 + ("." if sure else ", but the difference is not certain.")
             )
         else:
             lines.append(
-                f"{n} {word} per class: nothing beats {base.title}, at {figures.percent(base.accuracy.value)}, which "
+                f"{n} {word} per class: nothing beats {base.title}, at {percent(base.accuracy.value)}, which "
                 "learns from the labelled pictures alone."
             )
     return lines

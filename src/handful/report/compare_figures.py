@@ -12,8 +12,9 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from handful.report import svg
-from handful.report.figures import percent, shorten
 from handful.report.svg import DASHES, WIDTH
+from handful.report.words import percent, shorten, with_interval
+from handful.stats.labels_saved import LabelsSaved
 
 
 class Series(NamedTuple):
@@ -50,10 +51,10 @@ def accuracy_curves(series: Mapping[str, Series], title: str) -> Markup:
         )
         for n, mean, a, b in one.points:
             x = across(n) + shift
-            spoken = f"{name}, {n:g} labels per class: {percent(mean)}"
-            if a is not None and b is not None:
-                body.append(svg.line(x, down(a), x, down(b), f"{colour} bar"))
-                spoken += f", 95 % interval {percent(a)} to {percent(b)}"
+            ends = None if a is None or b is None else (a, b)
+            if ends:
+                body.append(svg.line(x, down(ends[0]), x, down(ends[1]), f"{colour} bar"))
+            spoken = f"{name}, {n:g} labels per class: {with_interval(mean, ends)}"
             hollow = "" if one.uses_unlabelled else " hollow"
             body.append(svg.circle(x, down(mean), 3.5, f"{colour} dot{hollow}", spoken))
         body.append(svg.text(right + 10, heights[i] + 4, one.letter, "value", "start", 10))
@@ -71,26 +72,12 @@ def _legend(body: list[Markup], series: Mapping[str, Series], top: float) -> flo
     return 17 * len(series)
 
 
-class Worth(NamedTuple):
-    """``given`` labels per class with this recipe do what ``labels`` do for the baseline; None: outside the curve,
-    below its first point where ``below`` says so."""
-
-    name: str
-    given: float
-    labels: float | None
-    low: float | None
-    high: float | None
-    words: str
-    below: bool = False
-
-
-def saved_bars(rows: Sequence[Worth], largest: float) -> Markup:
-    """From the labels that were given to what they are worth; an open end where the baseline never got there."""
-    if not rows:
-        return Markup("")
-    least = min(1.0, min(r.given for r in rows))
+def saved_bars(rows: Sequence[tuple[str, str, LabelsSaved]], largest: float) -> Markup:
+    """From the labels that were given to what they are worth, by (recipe, worth in words, figures); an open end where
+    the baseline never got there."""
+    least, most = 1.0, largest * 1.6
     left, right, step, top = 6, WIDTH - 26, 40, 6
-    across = svg.log_scale(least, largest * 1.6, left, right)
+    across = svg.log_scale(least, most, left, right)
     bottom = top + step * len(rows) + 4
     body = []
     tick = 1.0
@@ -99,26 +86,25 @@ def saved_bars(rows: Sequence[Worth], largest: float) -> Markup:
         body.append(svg.text(across(tick), bottom + 14, f"{tick:g}", "tick", "middle"))
         tick *= 4 if largest > 30 else 2
     body.append(svg.text((left + right) / 2, bottom + 29, "labels per class", "tick", "middle"))
-    for i, row in enumerate(rows):
-        y = top + step * i + 26
-        name = shorten(row.name, 50 - len(row.words))
-        body.append(
-            svg.text(0, y - 12, f"{name}: {row.words}", "name", "start", full=f"{row.name}: {row.words}")
-        )
-        end = row.labels if row.labels is not None else least if row.below else largest * 1.6
-        gains = end >= row.given
-        a, b = sorted((across(row.given), across(end)))
-        tip = f"{row.name}: {row.words}"
-        body.append(svg.box(a, y - 5, max(b - a, 1.5), 10, "f0" if gains else "f5", tip))
-        if row.labels is None and not row.below:
+    for i, (name, words, saved) in enumerate(rows):
+        y, tip = top + step * i + 26, f"{name}: {words}"
+        short = f"{shorten(name, 50 - len(words))}: {words}"
+        body.append(svg.text(0, y - 12, short, "name", "start", full=tip))
+        beyond = least if saved.beyond == "below" else most
+        end = beyond if saved.labels is None else saved.labels
+        a, b = sorted((across(saved.given), across(end)))
+        body.append(svg.box(a, y - 5, max(b - a, 1.5), 10, "f0" if end >= saved.given else "f5", tip))
+        if saved.labels is None and beyond == most:
             body.append(svg.text(b + 2, y + 5, "→", "value", "start"))
-        if row.low is not None or row.high is not None:
-            ends = (
-                row.low if row.low is not None else least,
-                row.high if row.high is not None else largest * 1.6,
+        if saved.low is not None or saved.high is not None:
+            low, high = (
+                least if saved.low is None else saved.low,
+                most if saved.high is None else saved.high,
             )
-            body.append(svg.line(across(ends[0]), y, across(ends[1]), y, "c9 bar"))
-        body.append(svg.circle(across(row.given), y, 4.5, "c9 dot hollow", f"given: {row.given:g} per class"))
+            body.append(svg.line(across(low), y, across(high), y, "c9 bar"))
+        body.append(
+            svg.circle(across(saved.given), y, 4.5, "c9 dot hollow", f"given: {saved.given} per class")
+        )
     return svg.drawing(bottom + 34, "Labels saved: what the labels given are worth to the baseline", body)
 
 

@@ -13,40 +13,17 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from unicodedata import east_asian_width
 
 from markupsafe import Markup
 
 from handful.report import svg
 from handful.report.record import Thumb, Tried
 from handful.report.svg import DASHES, WIDTH
+from handful.report.words import columns, percent, shorten, with_interval
 
 FEW = 10
 MANY = 20
 """A confusion matrix of more classes than this is shown as a list of its worst pairs."""
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    """0.934 to "93.4 %", with a space that does not break."""
-    return f"{100 * fraction:.{digits}f}\u00a0%"
-
-
-def columns(text: str) -> int:
-    """Width of ``text`` in Latin letters: Chinese, Japanese and Korean characters are twice as wide."""
-    return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def shorten(text: str, length: int) -> str:
-    """At most ``length`` columns, with an ellipsis in the middle: names often differ at their end."""
-    if columns(text) <= length:
-        return text
-    head = tail = ""
-    for front, back in zip(text, reversed(text)):
-        if columns(head + front + tail) < length:
-            head += front
-        if columns(head + back + tail) < length:
-            tail = back + tail
-    return f"{head}…{tail}"
 
 
 def dots(tried: Sequence[Tried]) -> Markup:
@@ -81,9 +58,7 @@ def dots(tried: Sequence[Tried]) -> Markup:
             body.append(svg.line(x(t.cv_interval[0]), y, x(t.cv_interval[1]), y, f"{colour} bar"))
         hollow = "" if t.uses_unlabelled else " hollow"
         value = t.cv_accuracy or 0.0
-        spoken = f"{t.name}: {percent(value)}"
-        if t.cv_interval:
-            spoken += f", 95 % interval {percent(t.cv_interval[0])} to {percent(t.cv_interval[1])}"
+        spoken = f"{t.name}: {with_interval(value, t.cv_interval)}"
         body.append(svg.circle(x(value), y, 5, f"{colour} dot{hollow}", spoken))
         body.append(svg.text(WIDTH - 2, y + 4, percent(value), "value", "end"))
     return svg.drawing(bottom + 18, "Accuracy of every recipe tried, with its interval", body)
@@ -303,10 +278,7 @@ def gauge(value: float, interval: tuple[float, float] | None) -> Markup:
         low, high = interval
         body.append(svg.box(WIDTH * low, 4, max(WIDTH * (high - low), 2), 14, "span"))
     body.append(svg.box(min(max(WIDTH * value - 1.5, 0), WIDTH - 3), 0, 3, 22, "f0"))
-    spoken = f"Accuracy {percent(value)}"
-    if interval:
-        spoken += f", 95 % interval {percent(interval[0])} to {percent(interval[1])}"
-    return svg.drawing(22, spoken, body)
+    return svg.drawing(22, f"Accuracy {with_interval(value, interval)}", body)
 
 
 def picture(thumb: Thumb, largest: int = 144) -> Markup:

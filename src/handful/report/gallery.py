@@ -90,7 +90,7 @@ def write(
         ],
         mixed=[_mixed(kind, pictures, labels, seed) for kind in ("cutmix", "mixup")],
     )
-    write_atomic(path, page.encode("utf-8", "backslashreplace"))
+    write_atomic(path, page)
 
 
 def _draws(picture: Tensor, title: str, view: str, flip: bool, seed: int) -> Strip:

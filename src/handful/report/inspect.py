@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from handful.data.audit import WORDS, in_short
 from handful.data.gap import Gap, Measures
 from handful.data.images import Images
-from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Issue, Manifest, printable
+from handful.data.manifest import LABELLED, SPLITS, TEST, VALIDATION, Issue, Manifest, printable
 from handful.report import figures
 from handful.report.inspect_figures import histogram, shifts, strips
-from handful.report.page import span, thousands
 from handful.report.record import Thumb
 from handful.report.templates import fill
+from handful.report.words import percent, shorten, span, thousands
 
 COUPLES = 24  # problems that are shown as pictures
 LISTED = 200  # problems that are listed in words
@@ -63,20 +63,21 @@ def render(look: Look) -> str:
     """The page as text; it needs nothing else."""
     m = look.manifest
     counts = {name: row for name, row in m.counts().items() if name}
+    splits = [s for s in (LABELLED, VALIDATION, TEST) if any(row[s] for row in counts.values())]
     page = {
         "name": m.name,
         "verdict": verdict(look),
         "facts": [
             (len(m.classes), "classes"),
-            *((int((m.splits == s).sum()), s) for s in (LABELLED, UNLABELLED, VALIDATION, TEST)),
+            *((int((m.splits == s).sum()), s) for s in SPLITS),
         ],
         "issues": look.issues[:LISTED],
         "more": max(0, len(look.issues) - LISTED),
         "in_short": in_short(look.issues),
         "couples": _couples(look),
         "counts": counts,
-        "splits": [s for s in (LABELLED, VALIDATION, TEST) if any(row[s] for row in counts.values())],
-        "balance": figures.balance(_without_empty(counts)) if counts else Markup(""),
+        "splits": splits,
+        "balance": figures.balance({name: {s: row[s] for s in splits} for name, row in counts.items()}),
         "means": _means(look),
         "sample": f"Of {thousands(len(look.rows))} pictures as they are stored ({look.images.side} px a side, "
         f"{'colour' if look.images.channels == 3 else 'gray'}); sizes of the files themselves.",
@@ -87,7 +88,7 @@ def render(look: Look) -> str:
     }
     return fill(
         "inspect.html.j2",
-        {"percent": figures.percent, "span": span, "thousands": thousands, "deviations": deviations},
+        deviations,
         p=page,
         fig=figures,
     )
@@ -137,11 +138,6 @@ def _gives_away(look: Look) -> tuple[float, str]:
     return best
 
 
-def _without_empty(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-    used = [s for s in (LABELLED, VALIDATION, TEST) if any(row[s] for row in counts.values())]
-    return {name: {s: row[s] for s in used} for name, row in counts.items()}
-
-
 def _couples(look: Look) -> list[tuple[list[Thumb], str]]:
     """Problems that have pictures: the two copies, or the picture whose label is doubted."""
     row_of = {printable(path): row for row, path in enumerate(look.manifest.paths)}
@@ -150,9 +146,7 @@ def _couples(look: Look) -> list[tuple[list[Thumb], str]]:
         rows = [row_of[name] for name in (issue.file, issue.other) if name in row_of]
         if rows and issue.kind in ("leak", "conflict", "suspect", "copy"):
             text = f"{WORDS[issue.kind][0].capitalize()}: {issue.file} {issue.reason}."
-            shown.append(
-                ([_thumb(look.images, r, look.manifest.paths[r]) for r in rows], figures.shorten(text, 260))
-            )
+            shown.append(([_thumb(look.images, r, look.manifest.paths[r]) for r in rows], shorten(text, 260)))
         if len(shown) == COUPLES:
             break
     return shown
@@ -163,18 +157,15 @@ def _thumb(images: Images, row: int, caption: str, label: str = "") -> Thumb:
 
 
 def _means(look: Look) -> list[Thumb]:
-    m, thumbs = look.manifest, []
-    for k, name in enumerate(m.classes):
-        rows = np.flatnonzero((m.labels == k) & (m.splits == LABELLED))[:MEAN_OF]
-        mean = look.images.take(rows).float().mean(0).round().to(torch.uint8)
-        thumbs.append(Thumb(mean.numpy(), caption=f"mean of {len(rows)}", label=name))
-    return thumbs
+    m = look.manifest
+    rows = [np.flatnonzero((m.labels == k) & (m.splits == LABELLED))[:MEAN_OF] for k in range(len(m.classes))]
+    return [Thumb.of_mean(look.images.take(some), name) for some, name in zip(rows, m.classes)]
 
 
 def _charts(look: Look) -> list[tuple[str, Markup]]:
     m, f = look.manifest, look.figures
     splits = m.splits[look.rows]
-    kinds = [s for s in (LABELLED, UNLABELLED, VALIDATION, TEST) if (splits == s).any()]
+    kinds = [s for s in SPLITS if (splits == s).any()]
 
     def by_split(name: str) -> dict[str, NDArray[np.float64]]:
         return {s: f[name][splits == s] for s in kinds}
@@ -200,7 +191,7 @@ def _gap(look: Look) -> dict[str, object] | None:
         return None
     gap, first, second = look.gap
     names = (first.name, second.name) if first.name != second.name else ("first set", "second set")
-    told = f"{figures.percent(gap.accuracy.value)} (95 % interval {span(gap.accuracy.interval)}, chance 50 %)"
+    told = f"{percent(gap.accuracy.value)} (95 % interval {span(gap.accuracy.interval)}, chance 50 %)"
     if gap.apart:
         sentence = (
             f"{names[0]} and {names[1]} can be told apart: {told} of pictures are put into the right set."

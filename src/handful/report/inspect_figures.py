@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from handful.data.gap import Shift
 from handful.report import svg
-from handful.report.figures import columns, percent, shorten
 from handful.report.svg import DASHES, WIDTH
+from handful.report.words import columns, percent, shorten
 
 FEWEST_BINS, MOST_BINS = 10, 32
 MOST_CLASSES = 30

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from handful.report import svg
-from handful.report.figures import percent, shorten
 from handful.report.svg import DASHES, WIDTH
+from handful.report.words import percent, shorten
 
 LOWEST = 1e-20  # smaller norms are drawn here
 

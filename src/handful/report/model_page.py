@@ -13,9 +13,9 @@ from handful.models.paths import PathLength
 from handful.models.receptive import Field
 from handful.report import figures
 from handful.report.model_figures import accuracies, bars, heat, norms
-from handful.report.page import THIN, thousands
 from handful.report.record import Thumb
 from handful.report.templates import fill
+from handful.report.words import THIN
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,9 @@ def render(look: ModelLook) -> str:
     """The page as text; it needs nothing else."""
     return fill(
         "model.html.j2",
-        {
-            "thousands": thousands,
-            "amount": amount,
-            "sides": sides,
-            "shape": shape,
-            "percent": figures.percent,
-        },
+        amount,
+        sides,
+        shape,
         s=look,
         fig=figures,
         verdict=verdict(look),

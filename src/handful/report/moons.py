@@ -11,8 +11,8 @@ from typing import Any
 from markupsafe import Markup
 
 from handful.files import write_atomic
-from handful.report.figures import percent
 from handful.report.templates import fill
+from handful.report.words import percent
 from handful.study.moons import Played
 
 WIDTH, GAP, HEAD = 192, 12, 18
@@ -84,15 +84,7 @@ def write(
 ) -> Path:
     """``moons.html`` and ``moons.svg`` in ``folder``; returns the page."""
     figure = drawing(played)
-    page = fill(
-        "moons.html.j2",
-        {"percent": percent},
-        rows=rows,
-        figure=figure,
-        about=about,
-        seed=played[0].seed,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
+    page = fill("moons.html.j2", rows=rows, figure=figure, about=about, seed=played[0].seed)
     write_atomic(folder / "moons.svg", figure)
     write_atomic(folder / "moons.html", page)
     return folder / "moons.html"

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from handful.data.audit import WORDS
 from handful.files import write_atomic
 from handful.report import figures
 from handful.report.record import Audit, Summary, Tried
 from handful.report.templates import fill
-
-MINUS, THIN = "\u2212", "\u202f"
+from handful.report.words import percent, points, points_span
 
 
 def write(summary: Summary, path: str | Path) -> None:
     """``render`` into a file, whole or not at all. Raises OSError where it cannot be written."""
-    write_atomic(path, render(summary).encode("utf-8", "backslashreplace"))
+    write_atomic(path, render(summary))
 
 
 def render(summary: Summary) -> str:
@@ -28,22 +23,10 @@ def render(summary: Summary) -> str:
 
     Raises ValueError where the confusion matrix does not fit the class names.
     """
-    filters: dict[str, Callable[..., Any]] = {
-        "percent": figures.percent,
-        "span": span,
-        "sure": sure,
-        "points": points,
-        "points_span": points_span,
-        "duration": duration,
-        "thousands": thousands,
-        "commands": commands,
-        "of_kind": of_kind,
-    }
     s = summary
     matrix = s.confusion
     return fill(
         "page.html.j2",
-        filters,
         s=s,
         fig=figures,
         verdict=s.verdict or verdict(s),
@@ -139,8 +122,8 @@ def _without_measurement(chosen: Tried, baseline: Tried, s: Summary) -> str:
     rival = max(measured, key=lambda t: t.cv_accuracy or 0.0, default=None)
     if rival is not None and chosen.cv_accuracy is not None and chosen.uses_unlabelled:
         words += (
-            f" {_where(s)} its accuracy is {figures.percent(chosen.cv_accuracy)}; that of the best recipe without "
-            f"unlabelled pictures, {rival.name}, {figures.percent(rival.cv_accuracy or 0.0)}."
+            f" {_where(s)} its accuracy is {percent(chosen.cv_accuracy)}; that of the best recipe without "
+            f"unlabelled pictures, {rival.name}, {percent(rival.cv_accuracy or 0.0)}."
         )
     return words.strip()
 
@@ -152,8 +135,8 @@ def _on_the_test_part(chosen: Tried, tried: list[Tried]) -> str:
     if best is None or not chosen.uses_unlabelled:
         return ""
     return (
-        f"After the fact, on the test part, its accuracy is {figures.percent(chosen.test_accuracy or 0.0)}; that of "
-        f"{best.name} is {figures.percent(best.test_accuracy or 0.0)}."
+        f"After the fact, on the test part, its accuracy is {percent(chosen.test_accuracy or 0.0)}; that of "
+        f"{best.name} is {percent(best.test_accuracy or 0.0)}."
     )
 
 
@@ -165,8 +148,7 @@ def audit_tables(a: Audit | None) -> list[tuple[str, list[tuple[str, int, float 
     """(heading, rows of (name, pictures used, fraction right or None)) by confidence and by class."""
     known = a or Audit()
     by_bin = [
-        (f"{100 * low:.0f} to {figures.percent(high, 0)}", n, right)
-        for low, high, n, right in known.get("bins", [])
+        (f"{100 * low:.0f} to {percent(high, 0)}", n, right) for low, high, n, right in known.get("bins", [])
     ]
     by_class = [(name, n, right) for name, (n, right) in known.get("per_class", {}).items()]
     return [(title, rows) for title, rows in (("Confidence", by_bin), ("Called", by_class)) if rows]
@@ -195,67 +177,3 @@ def charts(s: Summary) -> list[tuple[str, list[tuple[str, Markup]], list[tuple[s
         if main or rest:
             out.append((stage, main, rest))
     return out
-
-
-def titled(title: str, about: str) -> str:
-    """A recipe's title with what it works on: "FixMatch (small network; pixels)", "label propagation (pixels)"."""
-    if not about:
-        return title
-    return f"{title[:-1]}; {about})" if title.endswith(")") else f"{title} ({about})"
-
-
-def sure(confidence: float) -> str:
-    """0.832 to "83 %"; close to certain with a digit more, and never rounded up to 100 %."""
-    if 0.99 <= confidence < 1:
-        return f"{math.floor(1000 * confidence) / 10:.1f}\u00a0%"
-    return figures.percent(confidence, 0)
-
-
-def span(interval: tuple[float, float] | None) -> str:
-    """(0.88, 0.94) to "88.0 to 94.0 %"; nothing for None."""
-    return "" if interval is None else f"{100 * interval[0]:.1f} to {figures.percent(interval[1])}"
-
-
-def points(difference: float | None) -> str:
-    """0.042 to "+4.2 points", with a real minus sign."""
-    return "" if difference is None else f"{_signed(difference)} points"
-
-
-def points_span(interval: tuple[float, float] | None) -> str:
-    """(-0.01, 0.05) to "−1.0 to +5.0"; nothing for None."""
-    return "" if interval is None else f"{_signed(interval[0])} to {_signed(interval[1])}"
-
-
-def duration(seconds: float) -> str:
-    """0.31 to "0.3 s", 125 to "2 min 5 s", 7500 to "2 h 5 min"."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def thousands(number: int) -> str:
-    """12345 with a thin space: groups read the same in every country."""
-    return f"{number:,}".replace(",", THIN)
-
-
-def of_kind(number: int, kind: str) -> str:
-    """What so many problems of a kind are called; kinds that are not in the table keep their name."""
-    return WORDS[kind][number > 1] if kind in WORDS else kind
-
-
-def commands(text: str) -> Markup:
-    """Escaped, with what stands between backticks as code."""
-    parts = text.split("`")
-    return Markup("").join(
-        Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts)
-    )
-
-
-def _signed(difference: float) -> str:
-    text = f"{100 * difference:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", MINUS)

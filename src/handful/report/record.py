@@ -18,15 +18,29 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from types import UnionType
-from typing import IO, Any, NamedTuple, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    IO,
+    Any,
+    NamedTuple,
+    TypedDict,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from handful.files import write_atomic
 from handful.types import HandfulError
 
+T = TypeVar("T")
 Row = dict[str, Any]
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
 """{stage: {metric: [(step, value)]}}"""
@@ -164,6 +178,12 @@ class Thumb:
             return NotImplemented
         mine, theirs = ((t.caption, t.label, t.truth, t.confidence) for t in (self, other))
         return mine == theirs and np.array_equal(self.image, other.image)
+
+    @classmethod
+    def of_mean(cls, pictures: Tensor, label: str) -> Thumb:
+        """The mean of pictures, uint8 [n, C, H, W]."""
+        mean = pictures.float().mean(0).round().to(torch.uint8)
+        return cls(mean.numpy(), caption=f"mean of {len(pictures)}", label=label)
 
     def to_pil(self, largest: int | None = None) -> Image.Image:
         """As a Pillow picture, shrunk so that no side is longer than ``largest`` px."""
@@ -426,13 +446,14 @@ def typed(kind: Any, value: Any) -> Any:
     return value
 
 
-def read_typed(kind: Any, file: Path, fix: str) -> Any:
+def read_typed(kind: type[T], file: Path, fix: str) -> T:
     """A JSON file as the type that it was written from.
 
     Raises:
         HandfulError: it is missing or damaged; ``fix`` says what to do.
     """
     try:
-        return typed(kind, json.loads(file.read_text("utf-8")))
+        found: T = typed(kind, json.loads(file.read_text("utf-8")))
+        return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise HandfulError(f"is damaged ({error})", file=file, fix=fix) from error

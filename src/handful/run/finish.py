@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 import time
 from dataclasses import replace
@@ -13,7 +11,7 @@ from torch import Tensor
 
 from handful import parallel
 from handful.data.manifest import Manifest
-from handful.files import write_atomic
+from handful.files import as_csv, write_atomic
 from handful.inference.model_file import NONE, save_model
 from handful.report.page import write as write_page
 from handful.run.card import model_card
@@ -67,13 +65,11 @@ def predictions(manifest: Manifest, rows: Tensor, p: Tensor, reject: float) -> s
 
     ``label`` is the best class, or "none of these" where its probability is below ``reject``.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["path", "split", "label", "probability", "best"])
+    table = [("path", "split", "label", "probability", "best")]
     if len(rows):
         confidence, best = p.max(1)
         for row, k, c in zip(rows.tolist(), best.tolist(), confidence.tolist()):
             name = manifest.classes[k]
             label = NONE if c < reject else name
-            table.writerow([manifest.paths[row], manifest.splits[row], label, f"{c:.4f}", name])
-    return text.getvalue()
+            table.append((manifest.paths[row], manifest.splits[row], label, f"{c:.4f}", name))
+    return as_csv(table)

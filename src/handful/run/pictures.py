@@ -12,7 +12,7 @@ from torch import Tensor
 from handful import parallel
 from handful.data.audit import audit, in_order
 from handful.data.images import Images, open_store
-from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Issue, Manifest
+from handful.data.manifest import LABELLED, SPLITS, TEST, UNLABELLED, VALIDATION, Issue, Manifest
 from handful.recipes.task import Task, Validation
 from handful.run.file import RunFile
 from handful.run.issues import tell_issues
@@ -46,9 +46,7 @@ class Pictures:
         Raises:
             UsageError: a class has no readable labelled picture.
         """
-        labelled, unlabelled, val, test = (
-            torch.from_numpy(manifest.ids(split)) for split in (LABELLED, UNLABELLED, VALIDATION, TEST)
-        )
+        labelled, unlabelled, val, test = (torch.from_numpy(manifest.ids(split)) for split in SPLITS)
         labels = torch.from_numpy(manifest.labels)
         missing = sorted(set(range(len(manifest.classes))) - set(labels[labelled].tolist()))
         if missing:
@@ -66,7 +64,7 @@ class Pictures:
     def census(self) -> str:
         """How many pictures there are, in words."""
         splits, images = self.manifest.splits, self.task.images
-        n = {split: int((splits == split).sum()) for split in (LABELLED, UNLABELLED, VALIDATION, TEST)}
+        n = {split: int((splits == split).sum()) for split in SPLITS}
         kind = "colour" if images.channels == 3 else "gray"
         return (
             f"{len(self.manifest.classes)} classes, {n[LABELLED]} labelled, {n[UNLABELLED]} unlabelled, "

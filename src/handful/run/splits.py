@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from handful.data.manifest import SPLITS, Manifest, printable
-from handful.files import write_atomic
+from handful.files import as_csv, write_atomic
 from handful.types import HandfulError
 
 HEADER = ["path", "split", "label"]
@@ -20,12 +19,9 @@ SHOWN = 3
 
 def save_splits(manifest: Manifest, path: Path) -> None:
     """Write the table, whole or not at all."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(HEADER)
-    for name, split, label in zip(manifest.paths, manifest.splits, manifest.labels):
-        table.writerow([printable(name), split, manifest.classes[label] if label >= 0 else ""])
-    write_atomic(path, text.getvalue())
+    names = (*manifest.classes, "")  # the last one for pictures without a label
+    rows = zip(map(printable, manifest.paths), manifest.splits, (names[label] for label in manifest.labels))
+    write_atomic(path, as_csv([HEADER, *rows]))
 
 
 def obey_splits(manifest: Manifest, path: Path) -> Manifest:

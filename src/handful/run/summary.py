@@ -16,6 +16,7 @@ from handful.data.manifest import SPLITS, Issue, printable
 from handful.models.classifier import Classifier
 from handful.models.heads import NearestNeighbours
 from handful.recipes.task import Task
+from handful.report.inspect import MEAN_OF
 from handful.report.record import ConfusedPair, Problem, Reliability, Summary, Thumb, curves, read
 from handful.run.file import RunFile, versions
 from handful.run.pictures import Pictures
@@ -182,14 +183,8 @@ def _thumb(task: Task, row: Tensor, p: Tensor, truth: Tensor | None = None) -> T
 
 
 def _mean_pictures(task: Task) -> dict[str, Thumb]:
-    means = {}
-    for k, name in enumerate(task.classes):
-        rows = task.labelled[task.y == k][:500]
-        if not len(rows):
-            continue
-        mean = task.images.take(rows).float().mean(0).round().to(torch.uint8)
-        means[name] = Thumb(mean.numpy(), caption=f"mean of {len(rows)}", label=name)
-    return means
+    rows = {name: task.labelled[task.y == k][:MEAN_OF] for k, name in enumerate(task.classes)}
+    return {name: Thumb.of_mean(task.images.take(some), name) for name, some in rows.items() if len(some)}
 
 
 def _reliability(z: Tensor, truth: Tensor, temperature: float) -> Reliability:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +12,10 @@ import numpy as np
 
 from handful import machine
 from handful.data.images import open_store
-from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION
+from handful.data.manifest import SPLITS, TEST, VALIDATION
 from handful.data.sources import read_data
 from handful.engine.interrupt import listening
-from handful.files import write_atomic
+from handful.files import as_csv, write_atomic
 from handful.recipes.table import RECIPES
 from handful.report.compare import Comparison, analyse
 from handful.report.compare import write as write_comparison
@@ -146,11 +144,8 @@ def compare(
         },
     )
     write_comparison(comparison, folder)
-    table = io.StringIO()
-    lines = csv.writer(table, lineterminator="\n")
-    lines.writerow(["draw", "class", "rank", "path"])
-    lines.writerows(draws_table(source, sizes, grid.seeds))
-    write_atomic(folder / "draws.csv", table.getvalue())
+    table = [("draw", "class", "rank", "path"), *draws_table(source, sizes, grid.seeds)]
+    write_atomic(folder / "draws.csv", as_csv(table))
     return Compared(folder, comparison, tuple(comparison.sentences), len(comparison.failed))
 
 
@@ -165,9 +160,9 @@ def source_of(data: Any, cache: Path, side: int = 0, pool: int = 0, labels_per_c
     only one, or else by cross-validation."""
     manifest = read_data(data, labels_per_class=labels_per_class, downloads=downloads())
     images, manifest, _ = open_store(manifest, cache, side=side or None)
-    rows = [manifest.ids(split) for split in (LABELLED, UNLABELLED, TEST, VALIDATION)]
-    scored = rows[2] if len(rows[2]) else rows[3]
+    rows = [manifest.ids(split) for split in SPLITS]
+    scored = rows[3] if len(rows[3]) else rows[2]
     pool_rows = np.sort(np.concatenate(rows[:2]))
-    part = "test" if len(rows[2]) else "validation"
+    part = TEST if len(rows[3]) else VALIDATION
     source = Source(images, manifest.labels, pool_rows, scored, manifest.classes, manifest.name, part)
     return source.limited(pool)

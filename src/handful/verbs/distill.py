@@ -21,7 +21,7 @@ from torch import Tensor
 
 from handful.augment.named import with_policies
 from handful.data.images import Images, open_store
-from handful.data.manifest import LABELLED, TEST, UNLABELLED, VALIDATION, Issue, Manifest, read_pile
+from handful.data.manifest import LABELLED, SPLITS, UNLABELLED, Issue, Manifest, read_pile
 from handful.data.sources import read_data
 from handful.files import write_atomic
 from handful.inference.costs import Cost, costs
@@ -35,7 +35,7 @@ from handful.recipes.stage import Stage
 from handful.recipes.table import changed
 from handful.recipes.task import Fitted, Task, Validation, Workshop
 from handful.recipes.training import Training, usual_training
-from handful.report.record import Tried
+from handful.report.record import Tried, read_typed
 from handful.run.begin import at_work, device, identity_of, is_finished, open_run, open_workshop
 from handful.run.file import Run
 from handful.run.finish import finish
@@ -46,15 +46,12 @@ from handful.run.teller import Teller
 from handful.stats.calibration import fit_temperature
 from handful.stats.intervals import accuracy, paired_difference
 from handful.types import UsageError, did_you_mean
-from handful.verbs.distill_table import TOGETHER, Figures, Row, as_section, read_figures, sentence
+from handful.verbs.distill_table import TOGETHER, Figures, Row, as_section, sentence
 
 DISTILLED, ALONE, TEACHER = "distilled", "labels-alone", "teacher"
-FIGURES = "distill.json"
+FIGURES, AGAIN = "distill.json", "remove the run's folder and distill again"
 SHARE = 0.7  # of the time that the student's training gets; its twin has the same steps, of fewer pictures
-HELD_BACK, MOST_HELD = (
-    0.1,
-    500,
-)  # of the unlabelled pictures, where there is no other that the student has not seen
+HELD_BACK, MOST_HELD = 0.1, 500  # of the unlabelled pictures, where the student has seen all others
 LEARNT = "the teacher learned from the labelled pictures, so that cross-validation would flatter its student"
 UNLABELLED_ALL = "no picture has a label to compare with"
 
@@ -140,7 +137,7 @@ def distill(
         folder = folder_for(out, data, manifest.name, "distill", options.student, identity[:8])
         run_file = open_run(folder, identity, options, manifest, data, command)
         if is_finished(run_file, teller):
-            return Distilled(run_file.result(), read_figures(folder / FIGURES))
+            return Distilled(run_file.result(), read_typed(Figures, folder / FIGURES, AGAIN))
         images, manifest, issues = read_pictures(
             run_file, manifest, teller,
             side=options.side or max(teacher.side for teacher in known),
@@ -267,9 +264,7 @@ class Parts:
     ) -> Parts:
         """Test pictures are unseen; without any, validation pictures; without those, some unlabelled ones are held
         back from the student."""
-        labelled, unlabelled, val, test = (
-            torch.from_numpy(manifest.ids(split)) for split in (LABELLED, UNLABELLED, VALIDATION, TEST)
-        )
+        labelled, unlabelled, val, test = (torch.from_numpy(manifest.ids(split)) for split in SPLITS)
         labels = torch.from_numpy(manifest.labels)
         unseen, words = test, f"{len(test):,} test pictures"
         if not len(test):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from handful.inference.costs import Cost
-from handful.report.figures import percent
-from handful.report.page import points, points_span, span
-from handful.report.record import Extra, read_typed
+from handful.report.record import Extra
+from handful.report.words import percent, points, points_span, span
 
 
 @dataclass(frozen=True)
@@ -41,16 +39,6 @@ class Figures:
     gain: tuple[float, float, float] | None
     measured_on: str
     agreed_on: str
-
-
-def read_figures(file: Path) -> Figures:
-    """What a run wrote down.
-
-    Raises:
-        HandfulError: it is missing or damaged.
-    """
-    figures: Figures = read_typed(Figures, file, "remove the run's folder and distill again")
-    return figures
 
 
 TOGETHER = "all teachers together"

@@ -27,7 +27,7 @@ from handful.recipes.extend import GIVEN_UP, PLAIN, TITLES, Extension, Old, add_
 from handful.recipes.stage import Stage
 from handful.recipes.table import changed
 from handful.recipes.task import Validation, Workshop
-from handful.report.record import Tried
+from handful.report.record import Tried, read_typed
 from handful.run.begin import at_work, identity_of, is_finished, open_run, open_workshop
 from handful.run.file import Run
 from handful.run.finish import finish
@@ -36,9 +36,9 @@ from handful.run.places import cache_folder, check_outside, downloads, folder_fo
 from handful.run.result import HeldOutAnswers, Result, measured
 from handful.run.teller import Teller
 from handful.types import UsageError
-from handful.verbs.extend_table import Figures, Row, Side, as_section, read_figures, sentence
+from handful.verbs.extend_table import Figures, Row, Side, as_section, sentence
 
-FIGURES = "extension.json"
+FIGURES, AGAIN = "extension.json", "remove the run's folder and extend again"
 NO_THRESHOLD = (
     "No threshold is set after an extension: it would rest on pictures of the new classes alone, and how many right "
     "answers of old classes it gives up could not be known."
@@ -138,7 +138,7 @@ def extend(
         check_apart(folder, Path(run), known)
         run_file = open_run(folder, identity, options, manifest, data, command)
         if is_finished(run_file, teller):
-            return Extended(run_file.result(), read_figures(folder / FIGURES))
+            return Extended(run_file.result(), read_typed(Figures, folder / FIGURES, AGAIN))
         store = {name: saved.store[name] for name in ("side", "channels")}
         pictures = open_pictures(run_file, manifest, teller, **store)
         with open_workshop(

@@ -7,10 +7,9 @@ of all classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from handful.report.figures import percent
-from handful.report.record import Extra, read_typed
+from handful.report.record import Extra
+from handful.report.words import percent
 from handful.stats.intervals import wilson
 
 
@@ -49,16 +48,6 @@ class Figures:
     new_on: str
     heads: str
     steps: int
-
-
-def read_figures(file: Path) -> Figures:
-    """What a run wrote down.
-
-    Raises:
-        HandfulError: it is missing or damaged.
-    """
-    figures: Figures = read_typed(Figures, file, "remove the run's folder and extend again")
-    return figures
 
 
 COLUMNS = (

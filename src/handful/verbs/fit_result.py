@@ -18,9 +18,9 @@ from torch import Tensor
 from handful.choose.auto import Outcome, Trial
 from handful.choose.rule import RULE
 from handful.recipes.task import Task, Workshop
-from handful.report.page import titled
 from handful.report.record import Audit, Round, Tried
 from handful.report.record import OwnCurve as CurveOnPage
+from handful.report.words import titled
 from handful.run.pictures import Pictures
 from handful.run.result import HeldOutAnswers, Result, measured
 from handful.run.teller import Teller
