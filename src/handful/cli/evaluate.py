@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +43,7 @@ def evaluate(words: Sequence[str]) -> int:
     with ConsoleTeller(quiet=given.quiet or given.json) as teller:
         found = api.evaluate(given.run, given.data, teller=teller)
     if given.json:
-        print_json(found.as_dict())
+        print_json(asdict(found))
     elif given.quiet:
         print(f"{100 * found.accuracy:.1f}")
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,7 +55,7 @@ def fit(words: Sequence[str]) -> int:
     options = api.FitOptions(**given.options, method=given.method, training=given.training)
     if given.dry_run:
         planned = api.dry_run(given.data, options, out=given.out)
-        print_json(planned.as_dict()) if given.json else print(planned.text())
+        print_json(asdict(planned)) if given.json else print(planned.text())
         return 0
     with ConsoleTeller(quiet=given.quiet or given.json) as teller:
         run = api.fit(given.data, options, out=given.out, teller=teller, command=said("fit", words))

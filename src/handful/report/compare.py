@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,6 @@ from handful.stats.labels_saved import LabelsSaved, labels_saved, sentence, wort
 from handful.study.contenders import Contender
 from handful.study.grid import Cell
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST_DRAWN = 8  # curves in one figure; the others stand in the table
 
 
@@ -264,8 +264,7 @@ def write(c: Comparison, folder: Path) -> None:
 
 def render(c: Comparison) -> str:
     """The page as text; it needs nothing else."""
-    shown = _shown(c)
-    letters = {name: LETTERS[i % 26] for i, name in enumerate(shown)}
+    letters = _letters(c)
     middle = c.sizes[min(1, len(c.sizes) - 1)]
     return fill(
         "compare.html.j2",
@@ -292,24 +291,22 @@ def render(c: Comparison) -> str:
 
 def curves(c: Comparison) -> Markup:
     """Accuracy against labels, as SVG."""
-    letters = {name: LETTERS[i % 26] for i, name in enumerate(_shown(c))}
-    return compare_figures.accuracy_curves(_series(c, letters), "Accuracy against labels per class")
+    return compare_figures.accuracy_curves(_series(c), "Accuracy against labels per class")
 
 
-def _shown(c: Comparison) -> list[str]:
-    """The contenders that are drawn: with many, the best by mean over sizes and the baselines of any size."""
+def _letters(c: Comparison) -> dict[str, str]:
+    """The contenders that are drawn, each with its letter: with many, the best by mean over sizes and the baselines of
+    any size."""
     names = list(dict.fromkeys(r.contender for r in c.rows))
-    if len(names) <= MOST_DRAWN:
-        return names
     mean = {n: _mean(r.accuracy.value for r in c.rows if r.contender == n) for n in names}
     needed = {r.baseline for r in c.rows} | {r.contender for r in c.rows if r.saved}
-    order = sorted(names, key=lambda n: (n not in needed, -mean[n]))[:MOST_DRAWN]
-    return [n for n in names if n in order]
+    drawn = sorted(names, key=lambda n: (n not in needed, -mean[n]))[:MOST_DRAWN]
+    return dict(zip((n for n in names if n in drawn), ascii_uppercase))
 
 
-def _series(c: Comparison, letters: Mapping[str, str]) -> dict[str, Series]:
+def _series(c: Comparison) -> dict[str, Series]:
     found = {}
-    for name, letter in letters.items():
+    for name, letter in _letters(c).items():
         mine = [r for r in c.rows if r.contender == name]
         ends = [tuple(x if math.isfinite(x) else None for x in r.accuracy.interval) for r in mine]
         line = [(float(r.labels), r.accuracy.value, low, high) for r, (low, high) in zip(mine, ends)]

@@ -29,11 +29,10 @@ NOT_BALANCED = 3  # times as many labels in the largest class as in the smallest
 
 @dataclass(frozen=True)
 class Side:
-    """One of two sets that are compared: its name, pictures, their names, and which rows of them were used."""
+    """One of two sets that are compared: its pictures, and which rows of them were used."""
 
-    name: str
+    manifest: Manifest
     images: Images
-    paths: Sequence[str]
     rows: NDArray[np.int64]
 
 
@@ -146,14 +145,15 @@ def _couples(look: Look) -> list[tuple[list[Thumb], str]]:
         rows = [row_of[name] for name in (issue.file, issue.other) if name in row_of]
         if rows and issue.kind in ("leak", "conflict", "suspect", "copy"):
             text = f"{WORDS[issue.kind][0].capitalize()}: {issue.file} {issue.reason}."
-            shown.append(([_thumb(look.images, r, look.manifest.paths[r]) for r in rows], shorten(text, 260)))
+            shown.append(([_thumb(look, row) for row in rows], shorten(text, 260)))
         if len(shown) == COUPLES:
             break
     return shown
 
 
-def _thumb(images: Images, row: int, caption: str, label: str = "") -> Thumb:
-    return Thumb(images.take(torch.tensor([row]))[0].numpy(), caption=printable(caption), label=label)
+def _thumb(of: Look | Side, row: int, label: str = "") -> Thumb:
+    picture = of.images.take(torch.tensor([row]))[0].numpy()
+    return Thumb(picture, caption=printable(of.manifest.paths[row]), label=label)
 
 
 def _means(look: Look) -> list[Thumb]:
@@ -190,7 +190,8 @@ def _gap(look: Look) -> dict[str, object] | None:
     if look.gap is None:
         return None
     gap, first, second = look.gap
-    names = (first.name, second.name) if first.name != second.name else ("first set", "second set")
+    names = (first.manifest.name, second.manifest.name)
+    names = names if names[0] != names[1] else ("first set", "second set")
     told = f"{percent(gap.accuracy.value)} (95 % interval {span(gap.accuracy.interval)}, chance 50 %)"
     if gap.apart:
         sentence = (
@@ -212,10 +213,7 @@ def _gap(look: Look) -> dict[str, object] | None:
             f"{name}: the pictures that could be of the other set",
         )
         for title, some in zip(titles, (order[:GALLERY], order[::-1][:GALLERY])):
-            thumbs = [
-                _thumb(side.images, int(side.rows[i]), side.paths[side.rows[i]], f"{100 * p[i]:.0f} %")
-                for i in some
-            ]
+            thumbs = [_thumb(side, int(side.rows[i]), f"{100 * p[i]:.0f} %") for i in some]
             galleries.append((title, thumbs if gap.apart else []))
     return {
         "names": names,

@@ -88,9 +88,8 @@ def _gain(chosen: Tried, baseline: Tried | None, s: Summary) -> str:
     without them, not just above the one that is called the baseline.
     """
     gain, ends = chosen.difference or 0.0, chosen.difference_interval
-    size, side = points(abs(gain)).lstrip("+"), "above" if gain >= 0 else "below"
     other = f", {baseline.name}" if baseline else ""
-    words = f"{_where(s)} it lies {size} {side} the labelled-only baseline{other}{_ends(chosen)}."
+    words = f"{_where(s)} it lies {_beside(gain)} the labelled-only baseline{other}{_ends(chosen)}."
     sure = ends is not None and ends[0] > 0
     if not chosen.uses_unlabelled:
         return words + " It uses no unlabelled pictures" + ("." if sure else ", and the gain is not certain.")
@@ -110,13 +109,10 @@ def _without_measurement(chosen: Tried, baseline: Tried, s: Summary) -> str:
     """The baseline was not measured here: what was expected, and the best that was, without unlabelled pictures."""
     words = ""
     if chosen.prior_mean is not None and chosen.prior_sd is not None:
-        size, side = (
-            points(abs(chosen.prior_mean)).lstrip("+"),
-            "above" if chosen.prior_mean >= 0 else "below",
-        )
         words = (
             f"Its labelled-only baseline, {baseline.name}, was not measured here; going by other data sets the choice "
-            f"is expected to lie {size} {side} it (± {100 * chosen.prior_sd:.1f}, one standard deviation)."
+            f"is expected to lie {_beside(chosen.prior_mean)} it "
+            f"(± {100 * chosen.prior_sd:.1f}, one standard deviation)."
         )
     measured = [t for t in s.tried if not t.uses_unlabelled and t.cv_accuracy is not None]
     rival = max(measured, key=lambda t: t.cv_accuracy or 0.0, default=None)
@@ -138,6 +134,10 @@ def _on_the_test_part(chosen: Tried, tried: list[Tried]) -> str:
         f"After the fact, on the test part, its accuracy is {percent(chosen.test_accuracy or 0.0)}; that of "
         f"{best.name} is {percent(best.test_accuracy or 0.0)}."
     )
+
+
+def _beside(difference: float) -> str:
+    return f"{points(abs(difference)).lstrip('+')} {'above' if difference >= 0 else 'below'}"
 
 
 def _ends(t: Tried) -> str:

@@ -113,15 +113,8 @@ def scale(low: float, high: float, first: float, last: float) -> Callable[[float
 
 def log_scale(first: float, last: float, left: float, right: float) -> Callable[[float], float]:
     """Positive numbers to positions on a logarithmic axis, held inside it."""
-    span = math.log(last / first) if last > first else 1.0
-    middle = (left + right) / 2
-
-    def across(value: float) -> float:
-        if last <= first:
-            return middle
-        return min(max(left + (right - left) * math.log(value / first) / span, left), right)
-
-    return across
+    across = scale(math.log(first), math.log(last), left, right)
+    return lambda value: min(max(across(math.log(value)), left), right)
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from unicodedata import east_asian_width
 
 from markupsafe import Markup, escape
@@ -77,6 +78,11 @@ def titled(title: str, about: str) -> str:
     if not about:
         return title
     return f"{title[:-1]}; {about})" if title.endswith(")") else f"{title} ({about})"
+
+
+def shortlist(names: Sequence[str], most: int, more: str = " …") -> str:
+    """The first ``most`` names, and ``more`` where there are others."""
+    return ", ".join(names[:most]) + (more if len(names) > most else "")
 
 
 def commands(text: str) -> Markup:

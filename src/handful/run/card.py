@@ -8,6 +8,7 @@ from typing import Any
 
 from handful.models.backbones import licence
 from handful.report.record import Summary
+from handful.report.words import shortlist
 
 MOST_CLASSES = 40  # listed with their numbers of pictures
 
@@ -121,9 +122,13 @@ def threshold(reject: Mapping[str, Any]) -> str:
 
 def limits(s: Summary) -> list[str]:
     """What one must not expect of it."""
-    found = [
+    few = [escaped(name) for name, row in s.counts.items() if row.get("labelled", 0) < 4]
+    untested = "There was no test part: the figure comes from pictures that were also used to choose."
+    return [
+        *([] if s.n_test else [untested]),
         "It knows its classes only: a picture of anything else gets one of them, or “none of these” where the model is "
         "not sure.",
+        *([f"Fewer than 4 labelled pictures: {shortlist(few, 10)}."] if few else []),
         "The figures hold for pictures like those it was measured on: another camera, light, place or season can make "
         "it worse, and nothing here says by how much.",
         "The interval covers which pictures were measured on. It does not cover which pictures happened to be "
@@ -131,17 +136,6 @@ def limits(s: Summary) -> list[str]:
         "Pictures are cut to their middle square: what stands at the edge of a long picture is not seen.",
         "It is no basis for decisions about people.",
     ]
-    few = [name for name, row in s.counts.items() if row.get("labelled", 0) < 4]
-    if few:
-        found.insert(
-            1,
-            f"Fewer than 4 labelled pictures: {', '.join(map(escaped, few[:10]))}{' …' if len(few) > 10 else ''}.",
-        )
-    if not s.n_test:
-        found.insert(
-            0, "There was no test part: the figure comes from pictures that were also used to choose."
-        )
-    return found
 
 
 def weights_licence(backbone: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from handful.data.manifest import SPLITS, Manifest, printable
 from handful.files import as_csv, write_atomic
+from handful.report.words import shortlist
 from handful.types import HandfulError
 
 HEADER = ["path", "split", "label"]
@@ -52,14 +52,10 @@ def differences(manifest: Manifest, path: Path) -> str:
     now = {printable(name) for name in manifest.paths}
     new, gone = sorted(now - set(saved)), sorted(set(saved) - now)
     return "; ".join(
-        f"{len(names)} {'picture is' if len(names) == 1 else 'pictures are'} {word} ({_some(names)})"
+        f"{len(names)} picture{' is' if len(names) == 1 else 's are'} {word} ({shortlist(names, SHOWN, ', …')})"
         for names, word in ((new, "new"), (gone, "gone"))
         if names
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
 def _read(path: Path, fix: str) -> dict[str, tuple[str, str]]:

@@ -18,6 +18,7 @@ from handful.models.heads import NearestNeighbours
 from handful.recipes.task import Task
 from handful.report.inspect import MEAN_OF
 from handful.report.record import ConfusedPair, Problem, Reliability, Summary, Thumb, curves, read
+from handful.report.words import shortlist
 from handful.run.file import RunFile, versions
 from handful.run.pictures import Pictures
 from handful.run.result import Result
@@ -249,7 +250,7 @@ def _next_steps(summary: Summary, task: Task, run_file: RunFile) -> list[str]:
     names = [task.classes[k] for k in range(task.n_classes) if int((task.y == k).sum()) == rarest]
     if rarest < 4:
         steps.append(
-            f"Label more pictures of {', '.join(names[:5])}{' and others' if len(names) > 5 else ''}: from 4 labels "
+            f"Label more pictures of {shortlist(names, 5, ' and others')}: from 4 labels "
             "in every class on, the choice can be checked on your own pictures."
         )
     if summary.least_sure:

@@ -36,6 +36,7 @@ from handful.recipes.table import changed
 from handful.recipes.task import Fitted, Task, Validation, Workshop
 from handful.recipes.training import Training, usual_training
 from handful.report.record import Tried, read_typed
+from handful.report.words import shortlist
 from handful.run.begin import at_work, device, identity_of, is_finished, open_run, open_workshop
 from handful.run.file import Run
 from handful.run.finish import finish
@@ -201,9 +202,8 @@ def of_classes(manifest: Manifest, classes: Sequence[str], label_free: bool) -> 
     number = {name: k for k, name in enumerate(classes)}
     strange = [name for name in manifest.classes if name not in number]
     if strange and not label_free:
-        some = f"{', '.join(list(classes)[:8])}{' …' if len(classes) > 8 else ''}"
         raise UsageError(
-            f"class '{strange[0]}' is not one of the teacher's {len(classes)} ({some})",
+            f"class '{strange[0]}' is not one of the teacher's {len(classes)} ({shortlist(classes, 8)})",
             file=manifest.root,
             fix=(
                 f"{did_you_mean(strange[0], classes)} give --label-free to imitate the teacher's own classes, or a "

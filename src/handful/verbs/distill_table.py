@@ -76,19 +76,13 @@ def sentence(figures: Figures, student: str, teachers: str) -> str:
     taught = [row for row in figures.rows[: figures.rows.index(chosen)] if row.name != TOGETHER]
     words = [f"{student} learned from {teachers}."]
     compared = []
-    costs = [row.cost for row in taught]
-    for less, more, own, theirs in (
-        ("fewer parameters", "more parameters", chosen.cost.parameters, [c.parameters for c in costs]),
-        ("quicker in PyTorch", "slower in PyTorch", chosen.cost.torch_ms, [c.torch_ms for c in costs]),
-        (
-            "quicker in ONNX Runtime",
-            "slower in ONNX Runtime",
-            chosen.cost.onnx_ms,
-            [c.onnx_ms for c in costs],
-        ),
+    for less, more, name in (
+        ("fewer parameters", "more parameters", "parameters"),
+        ("quicker in PyTorch", "slower in PyTorch", "torch_ms"),
+        ("quicker in ONNX Runtime", "slower in ONNX Runtime", "onnx_ms"),
     ):
-        known = [value for value in theirs if value]
-        if known and len(known) == len(theirs) and own:  # several teachers are asked one after the other
+        own, known = getattr(chosen.cost, name), [getattr(row.cost, name) for row in taught]
+        if own and known and all(known):  # several teachers are asked one after the other
             times = sum(known) / own
             compared.append(f"{max(times, 1 / times):.1f} times {less if times >= 1 else more}")
     who = "teacher" if len(taught) == 1 else "teachers together"

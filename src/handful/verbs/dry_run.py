@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,6 @@ class Planned:
     side: int
     candidates: list[tuple[str, str, str]]
     seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """What JSON can hold."""
-        return asdict(self)
 
     def text(self) -> str:
         """For a person."""

@@ -5,7 +5,7 @@ Legend: n pictures, K classes; accuracies and confidences are fractions.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from handful.data.manifest import LABELLED, TEST, VALIDATION
 from handful.data.sources import read_labelled
 from handful.inference.classify import classify
 from handful.inference.model_file import load_model
+from handful.report.words import shortlist
 from handful.run.places import downloads
 from handful.run.teller import Teller
 from handful.stats.calibration import expected_calibration_error, reliability_bins
@@ -85,10 +86,6 @@ class Evaluation:
     caution: str = ""
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """What JSON can hold."""
-        return asdict(self)
-
 
 def figures(truth: np.ndarray, p: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
     """The fields of ``Evaluation`` that follow from classes [n] and probabilities [n, K] alone."""
@@ -143,11 +140,10 @@ def evaluate(run: str | Path, data: str | Path, *, teller: Teller | None = None)
     number = {name: k for k, name in enumerate(saved.classes)}
     named = [manifest.classes[k] for k in manifest.labels[rows]]
     for name in sorted(set(named) - set(number)):
-        known = f"It knows: {', '.join(saved.classes[:20])}{' …' if len(saved.classes) > 20 else ''}"
         raise UsageError(
             f"class '{name}' is not one of the model's",
             file=manifest.root,
-            fix=f"{did_you_mean(name, saved.classes)} {known}".strip(),
+            fix=f"{did_you_mean(name, saved.classes)} It knows: {shortlist(saved.classes, 20)}".strip(),
         )
     pictures = [manifest.picture(int(row)) for row in rows]
     paths = [manifest.paths[row] for row in rows]

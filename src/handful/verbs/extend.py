@@ -28,6 +28,7 @@ from handful.recipes.stage import Stage
 from handful.recipes.table import changed
 from handful.recipes.task import Validation, Workshop
 from handful.report.record import Tried, read_typed
+from handful.report.words import shortlist
 from handful.run.begin import at_work, identity_of, is_finished, open_run, open_workshop
 from handful.run.file import Run
 from handful.run.finish import finish
@@ -220,7 +221,7 @@ def old_pictures(data: Any, classes: tuple[str, ...]) -> Manifest:
         raise UsageError(
             f"--old-test: class '{strange}' is not one of the old classifier's",
             file=manifest.root,
-            fix=f"give pictures of {', '.join(classes[:8])}{' …' if len(classes) > 8 else ''}",
+            fix=f"give pictures of {shortlist(classes, 8)}",
         )
     place = np.array([number[name] for name in manifest.classes] + [-1], dtype=np.int64)
     counts = manifest.splits == split
@@ -352,14 +353,10 @@ def _result(old: Old, done: Extension, figures: Figures, folder: Path) -> Result
 
 
 def _next_steps(folder: Path, figures: Figures) -> list[str]:
-    steps = []
-    if not figures.old_on:
-        steps.append(
-            "See what was forgotten: give the command again with `--old-test` and pictures of old classes."
-        )
-    steps += [
+    see = "See what was forgotten: give the command again with `--old-test` and pictures of old classes."
+    return [
+        *([] if figures.old_on else [see]),
         "If you still have the old pictures, train on all of them: `handful fit DATA`. Nothing else keeps as much.",
         f"Add further classes: `handful extend {folder} DATA`",
         f"Classify new pictures with: `handful predict {folder} PICTURES…`",
     ]
-    return steps

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from handful.report.record import Extra
-from handful.report.words import percent
+from handful.report.words import percent, shortlist
 from handful.stats.intervals import wilson
 
 
@@ -98,8 +98,9 @@ def kept(figures: Figures) -> str:
 def sentence(figures: Figures) -> str:
     """What was added to what, and what became of the old classes."""
     said = (
-        f"{len(figures.new_classes)} classes ({_some(figures.new_classes)}) were added to "
-        f"{len(figures.old_classes)} ({_some(figures.old_classes)}) by {figures.rows[1].name}, without their pictures."
+        f"{len(figures.new_classes)} classes ({shortlist(figures.new_classes, 6)}) were added to "
+        f"{len(figures.old_classes)} ({shortlist(figures.old_classes, 6)}) by {figures.rows[1].name}, "
+        "without their pictures."
     )
     first, ships = (row.old for row in figures.rows[:2])
     if not (first and ships and ships.joint is not None):
@@ -113,10 +114,6 @@ def sentence(figures: Figures) -> str:
             kept(figures),
         ]
     ).rstrip()
-
-
-def _some(names: tuple[str, ...], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
 
 
 def as_section(figures: Figures) -> Extra:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,10 +106,10 @@ def inspect(
         if other is not None:
             images_2, other, _ = open_store(other, cache, progress=partial(progress, "reading the other"))
             sides = (
-                Side(manifest.name, images, manifest.paths, sample(len(images), COMPARED, "gap")),
-                Side(other.name, images_2, other.paths, sample(len(images_2), COMPARED, "gap")),
+                Side(manifest, images, sample(len(images), COMPARED, "gap")),
+                Side(other, images_2, sample(len(images_2), COMPARED, "gap")),
             )
-            found = compare_sets(*sides, (manifest, other), cache, progress)
+            found = compare_sets(*sides, cache, progress)
         measures = gaps.measures(images, torch.from_numpy(rows))
         sizes = original_sizes(manifest, rows)
         look = Look(
@@ -147,9 +147,7 @@ def _doubted(manifest: Manifest, images: Images, workshop: Workshop) -> list[Iss
     return suspect_labels(manifest, judged, y, suspects(table, y, len(manifest.classes)))
 
 
-def compare_sets(
-    first: Side, second: Side, manifests: tuple[Manifest, Manifest], cache: Path, progress: Progress
-) -> tuple[Gap, Side, Side]:
+def compare_sets(first: Side, second: Side, cache: Path, progress: Progress) -> tuple[Gap, Side, Side]:
     """Both sets brought to one size and kind of colour, and the gap between equally many of each.
 
     Raises:
@@ -162,14 +160,11 @@ def compare_sets(
     if n < FEWEST:
         few = first if len(first.rows) < len(second.rows) else second
         raise UsageError(
-            f"{few.name} has {len(few.rows)} pictures: too few to compare sets",
+            f"{few.manifest.name} has {len(few.rows)} pictures: too few to compare sets",
             fix=f"give at least {FEWEST} of each",
         )
-    sides, pixels = [], []
-    for one in (first, second):
-        rows = one.rows[sample(len(one.rows), n, "equal")]
-        sides.append(Side(one.name, one.images, one.paths, rows))
-        pixels.append(from_array(_common(one.images, rows, side, channels)))
+    sides = [replace(one, rows=one.rows[sample(len(one.rows), n, "equal")]) for one in (first, second)]
+    pixels = [from_array(_common(one.images, one.rows, side, channels)) for one in sides]
     everything = torch.arange(n)
     figures = [gaps.measures(images, everything) for images in pixels]
     names = list(figures[0])
@@ -178,8 +173,8 @@ def compare_sets(
     if photographs:
         deep = [_deep(images, cache, progress) for images in pixels]
         features = [torch.cat([x, d], 1) for x, d in zip(features, deep)]
-    for f, manifest, one in zip(figures, manifests, sides):
-        sizes = original_sizes(manifest, one.rows)
+    for f, one in zip(figures, sides):
+        sizes = original_sizes(one.manifest, one.rows)
         f |= {f"{name} of the files, pixels": values for name, values in sizes.items() if len(values) == n}
     return gaps.gap((features[0], figures[0]), (features[1], figures[1])), sides[0], sides[1]
 
