@@ -245,6 +245,5 @@ def _vectors(X: NDArray[Any]) -> Tensor:
 def _space(x: Tensor) -> Space:
     """Features [n, D] that the user brought, as recipes take them."""
     centre = Centre(x.shape[1]).double().fit(x)
-    backbone = nn.Identity()
     length = float((x - centre.mean).norm(dim=1).mean())
-    return Space(centre(x).float(), backbone, {"name": VECTORS}, centre, False, length, {})
+    return Space(centre(x).float(), nn.Identity(), {"name": VECTORS}, centre, False, length, {})

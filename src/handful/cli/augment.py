@@ -38,7 +38,6 @@ class AugmentArguments(Printed):
 
 
 def augment(words: Sequence[str]) -> int:
-    """``handful augment DATA …``"""
     given = parse(AugmentArguments, "augment", words)
     if given.search and "view" in given.options:
         raise UsageError("--search finds the view that --view would give", fix="leave one of them out")

@@ -29,7 +29,6 @@ class CompletionArguments:
 
 
 def completion(words: Sequence[str]) -> int:
-    """``handful completion SHELL``"""
     given = parse(CompletionArguments, "completion", words)
     print(script(given.shell))
     return 0

@@ -19,7 +19,6 @@ class DemoArguments(Printed):
 
 
 def demo(words: Sequence[str]) -> int:
-    """``handful demo``"""
     given = parse(DemoArguments, "demo", words)
     with ConsoleTeller(quiet=given.quiet or given.json) as teller:
         run = api.demo(given.out, teller=teller)

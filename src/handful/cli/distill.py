@@ -53,7 +53,6 @@ class DistillArguments(Printed):
 
 
 def distill(words: Sequence[str]) -> int:
-    """``handful distill TEACHER [DATA] --student NAME``"""
     given = parse(DistillArguments, "distill", words)
     usual: dict[str, Any] = PATIENT if given.method.get("patient") else {}
     method = {**usual, **given.method}

@@ -28,7 +28,6 @@ class ExportArguments:
 
 
 def export(words: Sequence[str]) -> int:
-    """``handful export RUN --format …``"""
     given = parse(ExportArguments, "export", words)
     done = api.export(given.run, given.format, out=given.out)
     if given.json:

@@ -38,7 +38,6 @@ class ExtendArguments(Printed):
 
 
 def extend(words: Sequence[str]) -> int:
-    """``handful extend RUN NEWDATA``"""
     given = parse(ExtendArguments, "extend", words)
     training = {name: value for name, value in given.training.items() if value}  # 0: by the network
     options = api.ExtendOptions(**given.options, training=training)

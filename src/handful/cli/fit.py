@@ -40,7 +40,6 @@ class FitArguments(Printed):
 
 
 def fit(words: Sequence[str]) -> int:
-    """``handful fit DATA …``"""
     recipe = value_of(words, "--recipe") or "auto"
     if recipe == "list":
         for name, row in RECIPES.items():

@@ -36,7 +36,6 @@ class InspectModelArguments:
 
 
 def inspect_model(words: Sequence[str]) -> int:
-    """``handful inspect --model NAME [DATA]``"""
     given = parse(InspectModelArguments, "inspect", words)
     with ConsoleTeller() as teller:
         done = api.inspect_model(

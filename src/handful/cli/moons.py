@@ -25,7 +25,6 @@ class MoonsArguments:
 
 
 def moons(words: Sequence[str]) -> int:
-    """``handful moons``"""
     given = parse(MoonsArguments, "moons", words)
     if given.methods == "list":
         print("\n".join(api.moons_methods()))

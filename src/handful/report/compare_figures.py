@@ -115,10 +115,9 @@ def time_against_accuracy(points: Mapping[str, tuple[str, bool, float, float]], 
     seconds = [max(p[2], 0.01) for p in points.values()]
     values = [p[3] for p in points.values()]
     marks = svg.ticks(min(values), max(values))
-    low, high = min(marks[0], min(values)), max(marks[-1], max(values))
     left, right, top, bottom = 46, WIDTH - 22, 8, 188
     across = svg.log_scale(min(seconds) / 1.5, max(seconds) * 1.5, left, right)
-    down = svg.scale(low, high, bottom, top)
+    down = svg.scale(marks[0], marks[-1], bottom, top)
     body = svg.levels(marks, down, left, right, lambda v: percent(v, 0))
     for power in range(-2, 6):
         tick = 10.0**power

@@ -72,11 +72,10 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str, fract
     if not xs:
         return Markup("")
     marks = svg.ticks(min(ys), max(ys))
-    low, high = min(marks[0], min(ys)), max(marks[-1], max(ys))
     first, last = min(xs), max(xs)
     left, right, top, bottom = 46, WIDTH - 12, 8, 168
 
-    across, down = svg.scale(first, last, left, right), svg.scale(low, high, bottom, top)
+    across, down = svg.scale(first, last, left, right), svg.scale(marks[0], marks[-1], bottom, top)
     body = svg.levels(marks, down, left, right, lambda v: percent(v, 0) if fractions else f"{v:g}")
     for value, anchor in ((first, "start"), (last, "end")) if last > first else ((first, "middle"),):
         words = f"{value:,.0f}".replace(",", "\u202f")
@@ -106,10 +105,9 @@ def own_curve(
     if not measured or not expected:
         return Markup("")
     marks = svg.ticks(min(values), max(values))
-    low, high = marks[0], max(marks[-1], max(values))
     left, right, top, bottom = 46, WIDTH - 14, 10, 190
     across = svg.log_scale(min(every), max(every), left, right)
-    down = svg.scale(low, high, bottom, top)
+    down = svg.scale(marks[0], marks[-1], bottom, top)
     body = svg.levels(marks, down, left, right, lambda v: percent(v, 0))
     taken = -99.0
     for n in sorted(set(every)):
@@ -236,9 +234,8 @@ def reliability(
             hollow = " hollow" if i == 0 else ""
             body.append(svg.circle(*at(c, a), 2.5 + 5 * math.sqrt(n / most), f"{colour} dot{hollow}", spoken))
         y = top + side + 50 + 17 * i
-        body.append(svg.line(left, y - 4, left + 24, y - 4, f"{colour} curve", dash=dash))
+        body += svg.key(left, y, colour, dash, name)
         body.append(svg.circle(left + 12, y - 4, 4, f"{colour} dot{' hollow' if i == 0 else ''}", name))
-        body.append(svg.text(left + 30, y, name, "name", "start"))
     return svg.drawing(top + side + 74, "Reliability: confidence against accuracy", body)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +46,8 @@ class Strip:
     """A row of pictures under one heading."""
 
     title: str
-    note: str
-    thumbs: list[Thumb] = field(default_factory=list)
+    thumbs: list[Thumb]
+    note: str = ""
 
 
 def write(
@@ -71,7 +71,7 @@ def write(
         flip: whether views may mirror.
     """
     gray = pictures.shape[1] == 1
-    others = [v for v in VIEWS if v != view and not (gray and v in ("hue",))]
+    others = [v for v in VIEWS if v != view and not (gray and v == "hue")]
     page = fill(
         "gallery.html.j2",
         name=name,
@@ -100,7 +100,7 @@ def _draws(picture: Tensor, title: str, view: str, flip: bool, seed: int) -> Str
         uniform((DRAWS, made.n_draws), seed, "gallery", title, view),
     )
     thumbs = [Thumb(picture.numpy(), caption="as it is")]
-    return Strip(title, "", thumbs + [Thumb(x.numpy(), caption=f"draw {i + 1}") for i, x in enumerate(seen)])
+    return Strip(title, thumbs + [Thumb(x.numpy(), caption=f"draw {i + 1}") for i, x in enumerate(seen)])
 
 
 def _strip(name: str, picture: Tensor) -> Strip:
@@ -108,13 +108,13 @@ def _strip(name: str, picture: Tensor) -> Strip:
     operation = OPERATIONS[name]
     if not operation.unit:
         done = apply(name, picture.unsqueeze(0))[0]
-        return Strip(name, "", [Thumb(picture.numpy(), "as it is"), Thumb(done.numpy(), name)])
+        return Strip(name, [Thumb(picture.numpy(), "as it is"), Thumb(done.numpy(), name)])
     values = np.linspace(operation.low, operation.high, STRENGTHS)
     if name == "posterize":
         values = np.arange(STRENGTHS, dtype=float) + 1
     seen = apply(name, picture.expand(len(values), *picture.shape).contiguous(), torch.from_numpy(values))
     thumbs = [Thumb(x.numpy(), caption=f"{v:.3g}") for x, v in zip(seen, values)]
-    return Strip(name, operation.unit, thumbs)
+    return Strip(name, thumbs, operation.unit)
 
 
 def _mixed(kind: str, pictures: Tensor, labels: Sequence[str], seed: int) -> Strip:
@@ -135,4 +135,4 @@ def _mixed(kind: str, pictures: Tensor, labels: Sequence[str], seed: int) -> Str
         )
         for i, w in enumerate(weight.tolist())
     ]
-    return Strip({"cutmix": "CutMix", "mixup": "MixUp"}[kind], "", thumbs)
+    return Strip({"cutmix": "CutMix", "mixup": "MixUp"}[kind], thumbs)

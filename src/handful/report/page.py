@@ -158,21 +158,18 @@ def charts(s: Summary) -> list[tuple[str, list[tuple[str, Markup]], list[tuple[s
     """(stage, main charts, further ones), a chart = (title, figure); accuracies share one, losses another."""
     out = []
     for stage, metrics in s.curves.items():
-        names = {
-            name: "accuracy" if "acc" in name.lower() else "loss" if "loss" in name.lower() else ""
-            for name in metrics
-        }
-        main = []
-        for group in ("accuracy", "loss"):
-            series = {name: metrics[name] for name, g in names.items() if g == group and metrics[name]}
-            if series:
-                main.append(
-                    (group, figures.lines(series, f"{stage}: {group}", fractions=group == "accuracy"))
-                )
-        rest = [
-            (name, figures.lines({name: metrics[name]}, f"{stage}: {name}"))
-            for name, group in names.items()
-            if not group and metrics[name]
+        groups: dict[str, dict[str, list[tuple[float, float]]]] = {"accuracy": {}, "loss": {}}
+        rest = []
+        for name, series in metrics.items():
+            group = "accuracy" if "acc" in name.lower() else "loss" if "loss" in name.lower() else ""
+            if group:
+                groups[group][name] = series
+            elif series:
+                rest.append((name, figures.lines({name: series}, f"{stage}: {name}")))
+        main = [
+            (group, figures.lines(found, f"{stage}: {group}", fractions=group == "accuracy"))
+            for group, found in groups.items()
+            if any(found.values())
         ]
         if main or rest:
             out.append((stage, main, rest))

@@ -404,9 +404,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Thumb):
         png = io.BytesIO()
         value.to_pil().save(png, "PNG", optimize=True)
-        rest = {"caption": value.caption, "label": value.label, "truth": value.truth}
         image = base64.b64encode(png.getvalue()).decode("ascii")
-        return {"image": image, **rest, "confidence": _plain(value.confidence)}
+        return vars(value) | {"image": image, "confidence": _scalar(value.confidence)}
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -152,8 +152,7 @@ def versions() -> dict[str, str]:
 
 
 def resolved(options: Options) -> dict[str, Any]:
-    names = (f.name for f in fields(options) if f.name != "save_every")  # type: ignore[arg-type]
-    return {name: _plain(getattr(options, name)) for name in names}
+    return {name: value for name, value in _plain(options).items() if name != "save_every"}
 
 
 def _plain(value: Any) -> Any:

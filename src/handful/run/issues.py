@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from handful import parallel
 from handful.data.audit import in_short, save_issues, suspect_labels
 from handful.data.manifest import Issue, Manifest
@@ -31,6 +34,11 @@ def doubted_labels(task: Task, manifest: Manifest, workshop: Workshop, recipe: s
     from_scratch = recipe != "auto" and find(recipe).trains and not find(recipe).pretrained
     if from_scratch and task.photographs:
         return []
-    rows, y = task.labelled.numpy(), task.y.numpy()
+    return doubted(task, task.labelled.numpy(), manifest, workshop)
+
+
+def doubted(task: Task, rows: NDArray[np.int64], manifest: Manifest, workshop: Workshop) -> list[Issue]:
+    """Labels of a task that look wrong; ``rows``: where its labelled pictures stand in the manifest."""
+    y = task.y.numpy()
     table = space(task, workshop, spaces_for(task)[0]).table[task.labelled].numpy()
     return suspect_labels(manifest, rows, y, suspects(table, y, task.n_classes))

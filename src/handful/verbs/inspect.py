@@ -18,20 +18,18 @@ from torch import Tensor
 
 from handful.augment.tensors import gray
 from handful.data import gap as gaps
-from handful.data.audit import audit, in_order, save_issues, suspect_labels
+from handful.data.audit import audit, in_order, save_issues
 from handful.data.gap import Gap, Measures
 from handful.data.images import Images, from_array, header, open_store
 from handful.data.manifest import LABELLED, UNLABELLED, Issue, Manifest, printable, read_pile
 from handful.data.sources import read_data
-from handful.data.suspects import suspects
 from handful.files import write_atomic
 from handful.randomness import key, permutation
-from handful.recipes.feature_space import space
-from handful.recipes.table import spaces_for
 from handful.recipes.task import Task, Workshop
 from handful.report.inspect import Look, Side, render
 from handful.run.begin import at_work
 from handful.run.file import versions
+from handful.run.issues import doubted
 from handful.run.places import cache_folder, check_no_run, check_outside, downloads, folder_for
 from handful.run.teller import Teller
 from handful.types import Interrupted, UsageError
@@ -129,7 +127,8 @@ def _doubted(manifest: Manifest, images: Images, workshop: Workshop) -> list[Iss
     """Suspect labels among at most ``JUDGED`` labelled pictures."""
     labelled = manifest.ids(LABELLED)
     judged = labelled[sample(len(labelled), JUDGED, "judged")]
-    whole = Task(images, _tensor(judged), _tensor(manifest.labels[judged]), _tensor([]), manifest.classes)
+    at, y = torch.from_numpy(judged), torch.from_numpy(manifest.labels[judged])
+    whole = Task(images, at, y, at[:0], manifest.classes)
     others = np.empty(0, np.int64)
     if not whole.photographs:  # as in a run, the components of plain pixels come from all that is learnt from
         rest = np.setdiff1d(np.flatnonzero(np.isin(manifest.splits, (LABELLED, UNLABELLED))), judged)
@@ -140,11 +139,9 @@ def _doubted(manifest: Manifest, images: Images, workshop: Workshop) -> list[Iss
         [manifest.paths[row] for row in rows],
         f"{key(images.fingerprint, rows.tobytes()):016x}",
     )
-    numbers = torch.arange(len(rows))
-    y = manifest.labels[judged]
-    task = Task(some, numbers[: len(judged)], _tensor(y), numbers[len(judged) :], manifest.classes)
-    table = space(task, workshop, spaces_for(task)[0]).table[: len(judged)].numpy()
-    return suspect_labels(manifest, judged, y, suspects(table, y, len(manifest.classes)))
+    numbers, n = torch.arange(len(rows)), len(judged)
+    task = replace(whole, images=some, labelled=numbers[:n], unlabelled=numbers[n:])
+    return doubted(task, judged, manifest, workshop)
 
 
 def compare_sets(first: Side, second: Side, cache: Path, progress: Progress) -> tuple[Gap, Side, Side]:
@@ -220,7 +217,3 @@ def original_sizes(manifest: Manifest, rows: NDArray[np.int64]) -> Measures:
                 continue  # gone since it was decoded; a figure of sizes can do without it
     table = np.array(sizes, dtype=np.float64).reshape(-1, 2)
     return {"width": table[:, 0], "height": table[:, 1]}
-
-
-def _tensor(values: Any) -> Tensor:
-    return torch.from_numpy(np.asarray(values, dtype=np.int64))

@@ -252,9 +252,9 @@ def sights(net: Net, shape: tuple[int, int, int], known: dict[str, Field]) -> li
     found = []
     for name in chosen:
         middle = (shapes[name][2] // 2, shapes[name][3] // 2)
-        rows, columns = places(known[name], middle, (shape[1], shape[2]))
-        if known[name].whole:
-            rows, columns = (0, shape[1]), (0, shape[2])
+        rows, columns = (0, shape[1]), (0, shape[2])
+        if not known[name].whole:
+            rows, columns = places(known[name], middle, (shape[1], shape[2]))
         values = effective(net, name, shape, n=4).double().numpy()
         found.append(Effective(name, values, rows, columns))
     return found
