@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from handful.data.images import Images, from_array, survey
+from handful.data.images import from_array, survey
 from handful.data.manifest import LABELLED, SPLITS, UNLABELLED
 from handful.recipes.table import candidates, find, usual_space
 from handful.recipes.task import Task
@@ -73,9 +73,11 @@ def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | N
     side = options.side or side
     labelled, unlabelled = manifest.ids(LABELLED), manifest.ids(UNLABELLED)
     y = manifest.labels[labelled]
-    images = _blank(channels, side)
+    blank = np.zeros((1, channels, side, side), np.uint8)  # tells recipes what kind the pictures are
     rows = torch.from_numpy
-    task = Task(images, rows(labelled), rows(y), rows(unlabelled), manifest.classes)
+    task = Task(
+        from_array(blank, fingerprint="dry run"), rows(labelled), rows(y), rows(unlabelled), manifest.classes
+    )
     tried = []
     for candidate in [only] if only else candidates(task):
         recipe, on = find(candidate.recipe), candidate.on or usual_space(candidate.recipe, task)
@@ -90,11 +92,6 @@ def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | N
     return Planned(
         str(folder), _state(folder, identity), counts, per_class, channels, side, tried, options.seconds
     )
-
-
-def _blank(channels: int, side: int) -> Images:
-    """A picture that tells recipes what kind the others are."""
-    return from_array(np.zeros((1, channels, side, side), dtype=np.uint8), fingerprint="dry run")
 
 
 def _state(folder: Path, identity: str) -> str:

@@ -24,15 +24,12 @@ from handful.stats.intervals import accuracy, balanced_accuracy, macro_f1
 from handful.types import UsageError, did_you_mean
 
 PARTS = {TEST: "the test part", VALIDATION: "the validation part", LABELLED: "the labelled pictures"}
-LEARNT_FROM = (
-    "These may be the pictures that the model learned from: the figures are then flattering. Figures that count come "
-    "from a test/ part."
-)
-CHOSEN_BY = (
-    "If these are the validation pictures that the model was chosen by, the figures are a little flattering. Figures "
-    "that count come from a test/ part."
-)
-CAUTIONS = {LABELLED: LEARNT_FROM, VALIDATION: CHOSEN_BY}
+CAUTIONS = {
+    LABELLED: "These may be the pictures that the model learned from: the figures are then flattering. Figures that "
+    "count come from a test/ part.",
+    VALIDATION: "If these are the validation pictures that the model was chosen by, the figures are a little "
+    "flattering. Figures that count come from a test/ part.",
+}
 
 
 @dataclass(frozen=True)
