@@ -27,6 +27,14 @@ def test_every_page_is_in_the_index() -> None:
     assert "methods/[a-z]*" in index and "decisions/*" in index
 
 
+def test_every_method_page_has_its_row() -> None:
+    folder = ROOT / "docs" / "methods"
+    rows = re.findall(
+        r"^\| \[([\w-]+)\]\(\1\.md\) \|", (folder / "README.md").read_text(), flags=re.MULTILINE
+    )
+    assert sorted(rows) == sorted(page.stem for page in folder.glob("[a-z]*.md"))
+
+
 def test_the_ladder_is_what_was_measured() -> None:
     rows = json.loads((ROOT / "benchmarks" / "results" / "digits.json").read_text())["rows"]
     lines = table().splitlines()

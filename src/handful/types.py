@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # torch is slow to import; errors and protocols must not pay 
     from torch.optim import Optimizer
 
 Batch = Mapping[str, "Tensor"]
-"""Named tensors of one step: ``x`` [B, C, H, W], ``y`` [B], ``weak``, ``strong``, ``index`` ..."""
+"""Named tensors of one step: ``x`` [B, C, H, W], ``y`` [B], ``weak``, ``strong``, ``index`` ..., and ``draw``, the key
+of what a method draws by itself."""
 
 Models = Mapping[str, "nn.Module"]
 """Networks by role: ``student``, ``teacher``, ``critic``, ``memory``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -266,14 +266,14 @@ def weights(state: TrainingState) -> dict[str, Tensor]:
     }
 
 
-def two_processes(rank: int, world: int, folder: str) -> None:
-    """What one of two processes does: every method on every network; the first one writes the results."""
+def two_processes(rank: int, world: int, folder: str, names: Sequence[str]) -> None:
+    """What one of two processes does: each of the methods on every network, results written."""
     import torch.distributed as dist
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
     try:
-        for name in (*METHODS, *VARIANTS):
+        for name in names:
             for kind, backbone in NETWORKS.items():
                 logged: list[dict[str, float]] = []
                 state = start(backbone, method(name), dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
+import toy
 
 import handful.recipes.on_features as on_features
 from handful.data.images import from_array
@@ -20,11 +24,6 @@ from handful.recipes.table import RECIPES, find
 from handful.recipes.task import Fitted, Task, Workshop
 
 N, LABELLED, SIDE = 90, 9, 8
-OTHERS = {
-    "vat": {"entropy": 0.0},
-    "mixmatch": {"alpha": 0.0},
-    "freematch": {"fair": 0.0},
-}  # terms beside "weight"
 
 
 def task(n_labels: int = LABELLED) -> Task:
@@ -102,7 +101,7 @@ def test_without_weight_a_method_is_supervised_training(
 ) -> None:
     monkeypatch.setattr(on_features, "STEPS", 30)
     here, rows, recipe = task(), torch.arange(N), find(name)
-    nothing = {"weight": 0.0} | (OTHERS.get(name.removesuffix("-features"), {}))
+    nothing, _ = toy.DEGENERATE[name.removesuffix("-features")][0]
     method = recipe.make(**nothing)
     got = run(name, here, workshop, method=method).logits(rows)
     plain = run(name, here, workshop, method=Supervised()).logits(rows)

@@ -51,8 +51,8 @@ def test_every_method_that_needs_no_stored_teacher_can_be_played() -> None:
         assert 0 <= result.right <= 1 and result.region.shape == (60, 96), name
     twice = play("fixmatch", QUICK, 1)
     assert torch.equal(twice.region, played["fixmatch"].region)
-    with pytest.raises(UsageError, match="no method 'fix'"):
-        play("fix", QUICK)
+    with pytest.raises(UsageError, match="no method 'fixmatsch'\nFix: did you mean 'fixmatch'"):
+        play("fixmatsch", QUICK)
 
 
 def test_the_net_can_learn_the_moons_when_they_are_labelled() -> None:

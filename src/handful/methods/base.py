@@ -46,7 +46,8 @@ class Method(Settings, ABC):
     @property
     @abstractmethod
     def views(self) -> Mapping[str, str]:
-        """Which view of the pictures stands under which name of the batch; "x" is for the labelled ones."""
+        """Which view of the pictures stands under which name of the batch; "x" is for the labelled ones. On frozen
+        features the name decides: "weak" is the row as it is, every other one has dropout."""
 
     @property
     def trains(self) -> tuple[str, ...]:

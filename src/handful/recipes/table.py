@@ -208,7 +208,7 @@ RECIPES: dict[str, Recipe] = {
     **{
         name: Recipe(
             f"{row.title} as an auxiliary task {SMALL_NETWORK}", f"{row.words}, beside the labels", train_network,
-            row.method,
+            row.method, row.small,
         )
         for name, row in REGISTRY.items() if row.family == PRETEXT
     },

@@ -24,7 +24,7 @@ from handful.inference.logits import evaluating
 from handful.methods.table import METHODS, REGISTRY
 from handful.models.small import Net
 from handful.randomness import key, permutation, seeded, uniform
-from handful.types import InputSpec, UsageError
+from handful.types import InputSpec, UsageError, did_you_mean
 
 WEAK, STRONG = 0.05, 0.2  # standard deviation of a view's noise; the moons' radius is 1
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -155,7 +155,8 @@ def play(
     """
     moons, known = moons or Moons(), entries()
     if name not in known:
-        raise UsageError(f"there is no method '{name}'", fix=f"one of: {'; '.join(known)}")
+        fix = f"{did_you_mean(name, known)} Known: {'; '.join(known)}".strip()
+        raise UsageError(f"there is no method '{name}'", fix=fix)
     if moons.points < 4 * moons.labels:
         raise UsageError(f"{moons.points} points are too few for {moons.labels} labels a moon")
     kind, options = known[name]
