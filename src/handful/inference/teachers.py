@@ -193,15 +193,13 @@ def _onnx(path: Path, options: Onnx, threads: int) -> Teacher:
     if not size:
         raise UsageError("does not say the size of its input", file=path, fix=fix)
     if options.gives not in ("logits", "probabilities"):
-        raise UsageError(
-            f"'{options.gives}' is nothing that it can give", fix="--onnx.gives logits or probabilities"
-        )
+        fix = "--onnx.gives logits or probabilities"
+        raise UsageError(f"'{options.gives}' is nothing that it can give", fix=fix)
     channels = int(shape[1])
     mean, std = (_per_channel(values, channels) for values in (options.mean, options.std))
     batch = shape[0] if isinstance(shape[0], int) else 0
-    answer = _foreign_file(
-        session, InputSpec(size, channels, mean, std), batch, options.gives == "logits", classes, path
-    )
+    spec = InputSpec(size, channels, mean, std)
+    answer = _foreign_file(session, spec, batch, options.gives == "logits", classes, path)
     mark = hashlib.sha256(f"{digest}{options}".encode()).hexdigest()
     return Teacher(str(path), classes, mark, answer=answer, file=path, onnx=options)
 
