@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import hashlib
+import glob
 import io
 import itertools
 import json
@@ -11,10 +11,10 @@ import os
 import platform
 import shutil
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+# this machine, or container: process numbers mean nothing on another one
+HERE = f"{zlib.crc32(platform.node().encode()):08x}"
 _numbers = itertools.count()  # of this process's scratch names
 
 
@@ -34,14 +36,10 @@ def beside(path: Path) -> Iterator[Path]:
     What is left there is removed at the end, and what writers of ``path`` that were killed have left, at the beginning.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with os.scandir(path.parent) as entries:
-        others = [
-            Path(e.path) for e in entries if e.name.startswith(f"{path.name}.") and e.name.endswith(".tmp")
-        ]
-    for other in others:
+    for other in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
         if not _at_work(other):
             _remove(other)
-    scratch = path.with_name(f"{path.name}.{next(_numbers)}.{_host()}.{os.getpid()}.tmp")
+    scratch = path.with_name(f"{path.name}.{next(_numbers)}.{HERE}.{os.getpid()}.tmp")
     try:
         yield scratch
     finally:
@@ -56,25 +54,15 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@cache
-def _host() -> str:
-    """A short name of this machine, or container: process numbers mean nothing on another one."""
-    return hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
-
-
 def _at_work(scratch: Path) -> bool:
     """Whether the process that a scratch is named after still runs; on another machine, for a day."""
-    *_, host, process, _ = ["", "", *scratch.name.split(".")]
-    if host != _host():
-        try:
-            return time.time() - scratch.stat().st_mtime < 24 * 3600
-        except OSError:
-            return False
-    if os.name == "nt":  # there, signal 0 would end it
-        return True
+    *_, host, process, _ = scratch.name.split(".")
     try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError):
+        if host != HERE:
+            return time.time() - scratch.stat().st_mtime < 24 * 3600
+        if os.name != "nt":  # there, signal 0 would end it
+            os.kill(int(process), 0)
+    except (ProcessLookupError, FileNotFoundError, ValueError):
         return False
     except OSError:  # it runs, under another user
         return True
@@ -187,13 +175,11 @@ def hold(path: Path) -> None:
         except OSError:  # a file system without locks
             os.close(handle)
             return
-        try:
+        with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(path)):
-                break
-        except FileNotFoundError:
-            pass
+                _locks.get()[path] = handle
+                return
         os.close(handle)  # whoever had it has removed the file meanwhile: it locks nothing
-    _locks.get()[path] = handle
 
 
 def release(path: Path) -> None:

@@ -15,7 +15,7 @@ from handful.engine import interrupt, schedule
 from handful.engine.fit import fit
 from handful.engine.state import Precision, TrainingState
 from handful.engine.update import average
-from handful.inference.logits import accuracy, evaluating, predict
+from handful.inference.logits import evaluating, predict
 from handful.methods.base import descend
 from handful.models.ema import EMA
 from handful.models.norms import freeze_norms
@@ -298,11 +298,6 @@ def test_predict_does_not_depend_on_the_batch_size_or_the_mode() -> None:
     x = ((pictures[ids].double() / 255 - 0.5) / 0.5).unsqueeze(1)
     with torch.no_grad():
         torch.testing.assert_close(got, model.double().eval()(x).logits.float(), rtol=1e-4, atol=1e-5)
-
-
-def test_accuracy_by_hand() -> None:
-    logits = torch.tensor([[1.0, 2.0], [3.0, 1.0], [0.0, 1.0], [0.0, 5.0]])
-    assert accuracy(logits, torch.tensor([1, 1, 1, 0])) == 0.5
 
 
 def test_precision_bf16_runs_the_forward_pass_in_bf16_and_keeps_weights() -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.nn import functional as F
 
+from handful.augment.views import to_input
 from handful.inference import onnx as deployed
 from handful.inference.classify import classify
 from handful.inference.model_file import Saved, load_model, save_model
@@ -188,7 +189,7 @@ def test_one_safetensors_file_answers_as_the_folder_does(tmp_path: Path) -> None
     assert (one.classes, one.store, one.reject) == (saved.classes, saved.store, 0.4)
     x = torch.from_numpy(deployed.some_pictures(3, 16)[0])
     with torch.inference_mode():
-        inputs = deployed.to_input(x, saved.classifier.spec)
+        inputs = to_input(x, saved.classifier.spec)
         assert torch.equal(one.classifier(inputs).logits, saved.classifier(inputs).logits)
 
 

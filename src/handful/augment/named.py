@@ -53,10 +53,8 @@ def make(text: str, *, flip: bool = True) -> View:
     Raises:
         UsageError: an unknown name or field, or a value that is not one.
     """
-    parts = [part.strip() for part in SHORT.get(text.strip(), text).split("+")]
-    if len(parts) > 1:  # short names may be parts of a line
-        parts = [p for part in parts for p in SHORT.get(part, part).split("+")]
-    views = tuple(_part(part, flip) for part in parts)
+    parts = [part.strip() for part in text.split("+")]
+    views = tuple(_part(p, flip) for part in parts for p in SHORT.get(part, part).split("+"))
     return views[0] if len(views) == 1 else Chain(views)
 
 
@@ -102,14 +100,8 @@ def words(name: str, view: Any) -> str:
     for field, value in usual.items():
         mine = getattr(view, field)
         if mine != value and mine == mine:
-            text = (
-                "|".join(mine)
-                if isinstance(mine, tuple)
-                else str(mine).lower()
-                if isinstance(mine, bool)
-                else mine
-            )
-            said.append(f"{field}={text:g}" if isinstance(text, float) else f"{field}={text}")
+            text = "|".join(mine) if isinstance(mine, tuple) else str(mine).lower()
+            said.append(f"{field}={mine:g}" if isinstance(mine, float) else f"{field}={text}")
     return ":".join(said)
 
 

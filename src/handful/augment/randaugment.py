@@ -275,9 +275,7 @@ class AugMix:
         """Rows int32 [B, width, 3, 8] and weights float64 [B, 1 + width], the picture's own first."""
         chains = u[:, :-1].reshape(len(u), self.width, 2 + 3 * self.DEPTH)
         depth = 1 + uniform_to(chains[:, :, 0], self.DEPTH)
-        each = -np.log1p(
-            -chains[:, :, 1]
-        )  # exponential draws: divided by their sum they are Dirichlet(1, …, 1)
+        each = -np.log1p(-chains[:, :, 1])  # exponential: divided by their sum they are Dirichlet(1, …, 1)
         own = 1 - u[:, -1:]  # Beta(1, 1)
         total = np.maximum(each.sum(1, keepdims=True), 1e-300)
         weights = np.concatenate([own, (1 - own) * each / total], 1)

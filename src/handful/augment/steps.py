@@ -26,9 +26,7 @@ IDENTITY = 0
 LINEAR = 1  # scale, offset: x * scale + offset
 CONTRAST = 2  # factor: away from the mean gray of the picture
 COLOR = 3  # factor: away from the gray of each pixel; gray pictures stay
-SHARPNESS = (
-    4  # factor: away from the smoothed picture (3 x 3, middle 5 / 13, others 1 / 13); the border stays
-)
+SHARPNESS = 4  # factor: away from the smoothed one (3 x 3, middle 5 / 13, others 1 / 13); the border stays
 MASK = 5  # the bits of a value that are kept
 SOLARIZE = 6  # threshold from which values are inverted
 AUTOCONTRAST = 7  # darkest value of a channel to 0, brightest to 255
@@ -36,9 +34,7 @@ EQUALIZE = 8  # each channel's histogram made flat (Pillow's rule)
 NEAREST = 9  # a, b, c, d, e, f: x' = a x + b y + c, y' = d x + e y + f; outside: fill
 BILINEAR = 10  # the same, between four pixels
 ERASE = 11  # top, left, height, width: filled
-WINDOW = (
-    12  # down, right, mirror: what a window moved by so many pixels sees (edges reflected), then mirrored
-)
+WINDOW = 12  # down, right, mirror: what a window moved so far sees (edges reflected), then mirrored
 
 
 def row(kind: int, n: int, *values: Any, fill: Any = 0) -> np.ndarray:

@@ -87,8 +87,8 @@ def _linear(x: Tensor, p: Tensor) -> Tensor:
     return _byte(x.int() * p[:, 1] + p[:, 2])
 
 
-def _luma(x: Tensor) -> Tensor:
-    """ITU-R 601 gray as Pillow has it: int32 [G, 1, H, W]."""
+def whole_gray(x: Tensor) -> Tensor:
+    """ITU-R 601 gray as Pillow rounds it: uint8 [G, C, H, W] to int32 [G, 1, H, W]."""
     if x.shape[1] != 3:
         return x[:, :1].int()
     red, green, blue = (part * weight for part, weight in zip(x.int().split(1, 1), steps.WHOLE_LUMA))
@@ -97,12 +97,12 @@ def _luma(x: Tensor) -> Tensor:
 
 def _contrast(x: Tensor, p: Tensor) -> Tensor:
     n = x[0, 0].numel()
-    mean = ((2 * _luma(x).sum((1, 2, 3), keepdim=True) + n) // (2 * n)).int()
+    mean = ((2 * whole_gray(x).sum((1, 2, 3), keepdim=True) + n) // (2 * n)).int()
     return _byte(x.int() * p[:, 1] + ((ONE - p[:, 1]) * mean + BIAS))
 
 
 def _color(x: Tensor, p: Tensor) -> Tensor:
-    return _byte(x.int() * p[:, 1] + ((ONE - p[:, 1]) * _luma(x) + BIAS)) if x.shape[1] == 3 else x
+    return _byte(x.int() * p[:, 1] + ((ONE - p[:, 1]) * whole_gray(x) + BIAS)) if x.shape[1] == 3 else x
 
 
 def _sharpness(x: Tensor, p: Tensor) -> Tensor:

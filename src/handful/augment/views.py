@@ -10,8 +10,9 @@ Legend: B pictures, C channels, H height, W width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,31 +71,16 @@ class Chain:
 
     def __call__(self, x: Tensor, u: Tensor) -> Tensor:
         """Args: x uint8 [B, C, H, W]; u [B, n_draws]."""
-        for stepwise, parts in self._runs():
-            if stepwise is None:
-                ((view, columns),) = parts
-                x = view(x, u[:, columns])
-            else:
-                numbers = u.cpu().double().numpy()
+        parts: Iterable[tuple[Any, Tensor]] = zip(self.views, u.split([v.n_draws for v in self.views], dim=1))
+        for of_steps, some in groupby(parts, lambda part: isinstance(part[0], Stepwise)):
+            if of_steps:  # neighbours are carried out together
                 h, w = x.shape[2:]
-                x = tensors.run(x, np.concatenate([v.rows(numbers[:, c], h, w) for v, c in parts], 1))
+                rows = [view.rows(own.cpu().double().numpy(), h, w) for view, own in some]
+                x = tensors.run(x, np.concatenate(rows, 1))
+            else:
+                for view, own in some:
+                    x = view(x, own)
         return x
-
-    def _runs(self) -> Iterator[tuple[bool | None, list[tuple[Any, slice]]]]:
-        """Neighbours that are made of steps, together; every other view by itself."""
-        start, together = 0, []
-        for view in self.views:
-            columns = slice(start, start + view.n_draws)
-            start = columns.stop
-            if isinstance(view, Stepwise):
-                together.append((view, columns))
-                continue
-            if together:
-                yield True, together
-            together = []
-            yield None, [(view, columns)]
-        if together:
-            yield True, together
 
 
 @dataclass(frozen=True)
@@ -163,10 +149,8 @@ class Strong:
         brightness = (1 + self.light * signed[:, 7]).view(b, 1, 1, 1)
         out = ((out - mean) * contrast + mean) * brightness
         side = u[:, 8] * self.hole
-        inside = _between(h, u[:, 9], side).unsqueeze(2) & _between(w, u[:, 10], side).unsqueeze(
-            1
-        )  # [B, H, W]
-        out = out.masked_fill(inside.unsqueeze(1), 127.0)
+        lines, columns = _between(h, u[:, 9], side), _between(w, u[:, 10], side)
+        out = out.masked_fill((lines.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1), 127.0)
         return out.add_(0.5).clamp_(0, 255).to(torch.uint8)
 
 

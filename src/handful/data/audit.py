@@ -114,11 +114,8 @@ def _compared(manifest: Manifest) -> np.ndarray:
 
 
 def _unreadable(path: str, reason: str) -> Issue:
-    suggestion = (
-        "make it smaller"
-        if "pixels is more than" in reason
-        else "replace it with a whole picture, or remove it"
-    )
+    too_large = "pixels is more than" in reason
+    suggestion = "make it smaller" if too_large else "replace it with a whole picture, or remove it"
     return Issue(printable(path), f"cannot be used: {reason}", suggestion, "unreadable")
 
 
@@ -138,9 +135,8 @@ def _copy(manifest: Manifest, pair: Pair) -> Issue:
     splits = str(manifest.splits[a]), str(manifest.splits[b])
     if splits[0] != splits[1] and not set(splits) <= set(learnt):
         reason += f": this is a {splits[0]} picture, the other a {splits[1]} one"
-        return Issue(
-            first, reason, "remove one: figures on pictures that were learnt from flatter", "leak", second
-        )
+        suggestion = "remove one: figures on pictures that were learnt from flatter"
+        return Issue(first, reason, suggestion, "leak", second)
     return Issue(first, reason, "remove one: a copy teaches nothing new", "copy", second)
 
 

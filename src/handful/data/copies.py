@@ -39,10 +39,8 @@ SAME_DETAIL = 0.90  # smallest correlation of detail of a copy (benchmarks/audit
 VIEW = 64  # V
 LEVELS = ((32, 2.0, 4), (32, 1.0, 4), (64, 1.0, 2))  # of the laying over: pixels a side, blur, steps
 FREQUENCIES = 8
-CROPS = [
-    (x, y) for x in (0.0, 0.5, 1.0) for y in (0.0, 0.5, 1.0)
-]  # where the cut-out lies, of what is cut off
 CUT = 0.05  # of each side that is cut off
+CROPS = [(x, y) for x in (0.0, 0.5, 1.0) for y in (0.0, 0.5, 1.0)]  # places of the crops, in what is cut off
 
 
 class Pair(NamedTuple):
@@ -126,12 +124,8 @@ def descriptors(images: Images, rows: Tensor, batch: int = 512) -> list[Tensor]:
     cut = round(size * CUT)
     for some in rows.split(batch):
         gray = _gray(images, some, size)
-        views = [gray] + [
-            gray[
-                :, round(y * cut) : size - cut + round(y * cut), round(x * cut) : size - cut + round(x * cut)
-            ]
-            for x, y in CROPS
-        ]
+        corners = [(round(x * cut), round(y * cut)) for x, y in CROPS]
+        views = [gray, *(gray[:, y : y + size - cut, x : x + size - cut] for x, y in corners)]
         for place, view in zip(out, views):
             small = F.interpolate(view.unsqueeze(1), (side, side), mode="bilinear", antialias=True)[:, 0]
             waves = (basis @ small @ basis.T).flatten(1)[:, 1:]
@@ -164,9 +158,8 @@ def _laid_over(a: Tensor, b: Tensor) -> Tensor:
             mask = inside > 0.999
             guess = _normal(moved, mask, keep=True)
             gy, gx = torch.gradient(guess, spacing=2 / side, dim=(1, 2))
-            slopes = (torch.stack([gx * x, gy * y, gx, gy], 3) * mask.unsqueeze(3)).flatten(
-                1, 2
-            )  # [P, s², 4]
+            slopes = torch.stack([gx * x, gy * y, gx, gy], 3) * mask.unsqueeze(3)
+            slopes = slopes.flatten(1, 2)  # [P, s², 4]
             miss = ((_normal(small_a, mask, keep=True) - guess) * mask).flatten(1).unsqueeze(2)
             normal = slopes.mT @ slopes
             normal += torch.eye(4) * (1e-3 * normal.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] + 1e-6)
@@ -205,6 +198,4 @@ def _blur(x: Tensor, sigma: float) -> Tensor:
 
 def _gray(images: Images, rows: Tensor, side: int) -> Tensor:
     """Gray pictures float32 [n, side, side], 0 … 255."""
-    return F.interpolate(
-        gray(images.take(rows)), (side, side), mode="bilinear", antialias=True, align_corners=False
-    )[:, 0]
+    return F.interpolate(gray(images.take(rows)), (side, side), mode="bilinear", antialias=True)[:, 0]

@@ -96,20 +96,15 @@ def shift(name: str, a: NDArray[np.float64], b: NDArray[np.float64]) -> Shift:
     spread = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2)
     difference = float(b.mean() - a.mean())
     d = difference / spread if spread > 1e-12 else np.sign(difference) * np.inf if difference else 0.0
-    half = (
-        1.96 * np.sqrt(1 / len(a) + 1 / len(b) + d * d / (2 * (len(a) + len(b)))) if spread > 1e-12 else 0.0
-    )
+    error = np.sqrt(1 / len(a) + 1 / len(b) + d * d / (2 * (len(a) + len(b)))) if spread > 1e-12 else 0.0
+    half = 1.96 * error
     return Shift(name, float(a.mean()), float(b.mean()), Estimate(float(d), float(d - half), float(d + half)))
 
 
 def looks(images: Images, rows: Tensor) -> Tensor:
     """Shrunk gray pictures, float32 [n, LOOK²] in [0, 1]."""
-    return torch.cat(
-        [
-            F.interpolate(gray(images.take(some)), (LOOK, LOOK), mode="area").flatten(1) / 255
-            for some in rows.split(1024)
-        ]
-    )
+    parts = (F.interpolate(gray(images.take(some)), (LOOK, LOOK), mode="area") for some in rows.split(1024))
+    return torch.cat([part.flatten(1) / 255 for part in parts])
 
 
 def components(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,13 +125,11 @@ def measures(images: Images, rows: Tensor) -> Measures:
         edge = max(1, light.shape[1] // 8)
         border = torch.ones_like(light[0], dtype=torch.bool)
         border[edge:-edge, edge:-edge] = False
-        slopes = (light[:, 1:] - light[:, :-1]).abs().mean((1, 2)) + (
-            light[:, :, 1:] - light[:, :, :-1]
-        ).abs().mean((1, 2))
+        down, across = light.diff(dim=1).abs().mean((1, 2)), light.diff(dim=2).abs().mean((1, 2))
         figures = {
             "brightness": light.mean((1, 2)),
             "contrast": light.std((1, 2)),
-            "sharpness": slopes / 2,
+            "sharpness": (down + across) / 2,
             "brightness of the border": light[:, border].mean(1),
         }
         if images.channels == 3:

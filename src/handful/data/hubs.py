@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import ConcatDataset
 
 from handful.data.manifest import (
     LABELLED,
@@ -27,21 +27,17 @@ SAMPLE = 256  # pictures whose pixels go into the fingerprint of a data set that
 
 
 class Joined(Sequence[Any]):
-    """Pictures of several data sets end to end, decoded when asked for.
+    """Pictures of several data sets end to end, decoded when asked for: ``item[at]`` of each of their items."""
 
-    Args:
-        parts: (number of pictures, function from a number to the picture).
-    """
-
-    def __init__(self, parts: Sequence[tuple[int, Callable[[int], Any]]]) -> None:
-        self.parts, self.ends = parts, np.cumsum([n for n, _ in parts])
+    def __init__(self, parts: Iterable[Any], at: Any) -> None:
+        self.items: ConcatDataset[Any] = ConcatDataset(parts)
+        self.at = at
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return len(self.items)
 
     def __getitem__(self, i: Any) -> Any:
-        part = int(np.searchsorted(self.ends, i, side="right"))
-        return self.parts[part][1](int(i - (self.ends[part - 1] if part else 0)))
+        return self.items[int(i)][self.at]
 
 
 def read_torchvision(name: str, downloads: Path) -> Manifest:
@@ -80,16 +76,7 @@ def read_torchvision(name: str, downloads: Path) -> Manifest:
         splits += [split] * len(part)
     if order is None:
         order = sorted(set(words) - {""}, key=int)
-    pictures = Joined([(len(part), partial(_first, part)) for part in found.values()])
-    return _named(f"torchvision:{name}", name, pictures, words, order, splits)
-
-
-def _first(part: Any, i: int) -> Any:
-    return part[i][0]
-
-
-def _cell(table: Any, column: str, i: int) -> Any:
-    return table[i][column]
+    return _named(f"torchvision:{name}", name, Joined(found.values(), 0), words, order, splits)
 
 
 def _torchvision_part(kind: type, name: str, downloads: Path, options: dict[str, Any], must: bool) -> Any:
@@ -160,12 +147,12 @@ def read_huggingface(name: str, downloads: Path) -> Manifest:
         values = table[label] if label else [None] * len(table)
         words += ["" if v is None or v == -1 else names[v] if names is not None else str(v) for v in values]
         splits += [SPLIT_WORDS[part.lower()]] * len(table)
-        parts.append((len(table), partial(_cell, table, image)))
+        parts.append(table)
     if not parts:
         raise UsageError(
             f"'{name}' has no train part, only {', '.join(found)}", fix="choose another data set"
         )
-    return _named(f"hf:{name}", where.rstrip("/").split("/")[-1], Joined(parts), words, order, splits)
+    return _named(f"hf:{name}", where.rstrip("/").split("/")[-1], Joined(parts, image), words, order, splits)
 
 
 def _hf_columns(table: Any, datasets: Any, name: str) -> tuple[str, str, list[str] | None]:

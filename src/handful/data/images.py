@@ -73,7 +73,8 @@ def from_array(
         raise UsageError(f"pictures must be uint8 [N, C, H, W], got {data.dtype} {list(data.shape)}")
     if fingerprint is None:
         fingerprint = f"{key(data.shape, digest(data)):016x}"
-    return Images(torch.from_numpy(np.ascontiguousarray(data)), names or _Numbers(len(data)), fingerprint)
+    numbers = [f"picture {i}" for i in range(len(data))]
+    return Images(torch.from_numpy(np.ascontiguousarray(data)), names or numbers, fingerprint)
 
 
 def open_store(
@@ -97,31 +98,20 @@ def open_store(
     """
     with warnings.catch_warnings():  # not in the threads: these filters are shared by all of them
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # decode has a limit of its own
-        return _open_store(manifest, cache, side, channels, progress)
-
-
-def _open_store(
-    manifest: Manifest,
-    cache: Path,
-    side: int | None,
-    channels: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[Images, Manifest, list[tuple[str, str]]]:
-    own, native = survey(manifest)
-    channels, side = channels or own, side or native
-    name = f"{key(VERSION, manifest.place, manifest.fingerprint, channels, side):016x}"
-    folder = cache / "stores" / name
-    if not _usable(folder, manifest, channels, side):
-        shutil.rmtree(folder, ignore_errors=True)
-        _build(manifest, folder, channels, side, progress)
+        own, native = survey(manifest)
+        channels, side = channels or own, side or native
+        name = f"{key(VERSION, manifest.place, manifest.fingerprint, channels, side):016x}"
+        folder = cache / "stores" / name
+        if not _usable(folder, manifest, channels, side):
+            shutil.rmtree(folder, ignore_errors=True)
+            _build(manifest, folder, channels, side, progress)
     info = json.loads((folder / "store.json").read_text())
     kept = np.ones(len(manifest), dtype=bool)
     kept[info["bad_rows"]] = False
     manifest = manifest.keep(kept)
     shape = (len(manifest), channels, side, side)
     data = np.memmap(folder / "images.u8", dtype=np.uint8, mode="c", shape=shape)
-    problems = [(path, reason) for path, reason in info["problems"]]
-    return Images(torch.from_numpy(data), manifest.paths, name), manifest, problems
+    return Images(torch.from_numpy(data), manifest.paths, name), manifest, list(map(tuple, info["problems"]))
 
 
 def _usable(folder: Path, manifest: Manifest, channels: int, side: int) -> bool:
@@ -156,7 +146,7 @@ def decode(source: Any, channels: int, side: int) -> np.ndarray:
         if isinstance(source, Path):
             picture = _from_file(source, mode, side)
         else:
-            picture = source if isinstance(source, Image.Image) else Image.fromarray(np.asarray(source))
+            picture = header(source)
             _refuse_bombs(picture)
             picture = _to_mode(ImageOps.exif_transpose(picture), mode)
         if picture.size != (side, side):
@@ -172,10 +162,9 @@ def decode(source: Any, channels: int, side: int) -> np.ndarray:
 
 
 def _reason(error: Exception, source: Any) -> str:
-    text = (
-        str(error).replace(repr(str(source)), repr(source.name)) if isinstance(source, Path) else str(error)
-    )
-    text = text.replace(str(source), source.name) if isinstance(source, Path) else text
+    text = str(error)
+    if isinstance(source, Path):
+        text = text.replace(repr(str(source)), repr(source.name)).replace(str(source), source.name)
     return text[:300]
 
 
@@ -316,16 +305,3 @@ def _decoded(manifest: Manifest, channels: int, side: int, ahead: int = 256) -> 
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         for first in range(0, len(manifest), ahead):
             yield from pool.map(one, range(first, min(first + ahead, len(manifest))))
-
-
-class _Numbers(Sequence[str]):
-    """Names for pictures that have none: "picture 0", "picture 1", …"""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, i: int) -> str:  # type: ignore[override]
-        return f"picture {i}"

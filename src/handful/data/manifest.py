@@ -148,11 +148,8 @@ def read_folder(folder: str | Path, *, to_learn: bool = True) -> Manifest:
         UsageError: the folder is missing or empty; or (to learn) has fewer than two classes or one without pictures,
             or a validation or test class that training does not have (the nearest training class is named).
     """
-    root = Path(folder)
-    if not os.path.isdir(root):  # false, not an error, for a name that no system takes
-        raise UsageError("there is no such folder", file=root, fix="give the folder that holds your pictures")
-    walk = Walk(root)
-    top = walk.folders_in("")
+    walk = _walk(folder)
+    root, top = walk.root, walk.folders_in("")
     parts = {name: FOLDER_NAMES[name.lower()] for name in top if name.lower() in FOLDER_NAMES}
     has_train = LABELLED in parts.values()
     plain = [name for name in top if name not in parts]
@@ -164,9 +161,7 @@ def read_folder(folder: str | Path, *, to_learn: bool = True) -> Manifest:
         )
 
     rows: list[tuple[str, str, str]] = []  # (path, class name or "", split)
-    folders = (
-        [] if has_train else [(name, printable(name)) for name in plain]
-    )  # of labelled classes: (path, name)
+    folders = [(name, printable(name)) for name in plain]  # of labelled classes: (path, name)
     rows += [(path, name, LABELLED) for where, name in folders for path in walk.pictures(where)]
     for part, split in parts.items():
         if split == UNLABELLED:
@@ -185,17 +180,7 @@ def read_folder(folder: str | Path, *, to_learn: bool = True) -> Manifest:
     classes = tuple(sorted({name for _, name, split in rows if name and (split == LABELLED or not to_learn)}))
     if to_learn or not rows:
         _check(root, classes, folders, rows)
-    index = {name: i for i, name in enumerate(classes)}
-    return Manifest(
-        root=root,
-        classes=classes,
-        paths=tuple(path for path, _, _ in rows),
-        labels=np.array([index.get(name, -1) for _, name, _ in rows], dtype=np.int64),
-        splits=np.array([split for _, _, split in rows]),
-        fingerprint=fingerprint(root, [row[0] for row in rows], [f"{row[1]}/{row[2]}" for row in rows]),
-        name=printable(root.resolve().name),
-        notes=tuple(walk.notes),
-    )
+    return _of_folder(walk, classes, rows)
 
 
 def read_pile(folder: str | Path) -> Manifest:
@@ -204,21 +189,32 @@ def read_pile(folder: str | Path) -> Manifest:
     Raises:
         UsageError: the folder is missing, or holds no pictures.
     """
+    walk = _walk(folder)
+    rows = [(path, "", UNLABELLED) for path in walk.pictures("")]
+    if not rows:
+        raise UsageError("holds no pictures", file=walk.root, fix="give the folder that holds your pictures")
+    return _of_folder(walk, (), rows)
+
+
+def _walk(folder: str | Path) -> Walk:
     root = Path(folder)
     if not os.path.isdir(root):  # false, not an error, for a name that no system takes
         raise UsageError("there is no such folder", file=root, fix="give the folder that holds your pictures")
-    walk = Walk(root)
-    paths = walk.pictures("")
-    if not paths:
-        raise UsageError("holds no pictures", file=root, fix="give the folder that holds your pictures")
+    return Walk(root)
+
+
+def _of_folder(walk: Walk, classes: tuple[str, ...], rows: list[tuple[str, str, str]]) -> Manifest:
+    """The manifest of files that were found, as (path, class name or "", split)."""
+    index = {name: i for i, name in enumerate(classes)}
+    paths = [path for path, _, _ in rows]
     return Manifest(
-        root=root,
-        classes=(),
+        root=walk.root,
+        classes=classes,
         paths=tuple(paths),
-        labels=np.full(len(paths), -1, dtype=np.int64),
-        splits=np.array([UNLABELLED] * len(paths)),
-        fingerprint=fingerprint(root, paths, [""] * len(paths)),
-        name=printable(root.resolve().name),
+        labels=np.array([index.get(name, -1) for _, name, _ in rows], dtype=np.int64),
+        splits=np.array([split for _, _, split in rows]),
+        fingerprint=fingerprint(walk.root, paths, [f"{name}/{split}" for _, name, split in rows]),
+        name=printable(walk.root.resolve().name),
         notes=tuple(walk.notes),
     )
 

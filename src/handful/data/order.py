@@ -26,8 +26,6 @@ def positions(n: int, batch: int, step: int, *names: object) -> np.ndarray:
     return np.concatenate(parts)
 
 
-@lru_cache(
-    maxsize=8
-)  # a run asks for the same epoch's order at every step: sorting 60,000 numbers takes 5 ms
+@lru_cache(maxsize=8)  # a run asks for one order at every step, and sorting 60,000 numbers takes 5 ms
 def _epoch(n: int, *names: object) -> np.ndarray:
     return permutation(n, "order", *names)

@@ -30,9 +30,8 @@ import numpy as np
 from handful.data.manifest import (
     LABELLED,
     SPLIT_WORDS,
-    TEST,
+    SPLITS,
     UNLABELLED,
-    VALIDATION,
     Issue,
     Manifest,
     assemble,
@@ -112,11 +111,8 @@ def _read(spec: Any, downloads: Path) -> Manifest:
     if colon and scheme in ("torchvision", "hf"):
         from handful.data.hubs import read_huggingface, read_torchvision
 
-        return (
-            read_torchvision(name, downloads)
-            if scheme == "torchvision"
-            else read_huggingface(name, downloads)
-        )
+        read = read_torchvision if scheme == "torchvision" else read_huggingface
+        return read(name, downloads)
     path = Path(spec)
     ending = path.suffix.lower()
     if not os.path.isfile(path):
@@ -140,13 +136,9 @@ def _fewer_labels(manifest: Manifest, per_class: int, seed: int) -> Manifest:
     has fewer keeps those, and is noted."""
     rows = manifest.ids(LABELLED)
     there = np.bincount(manifest.labels[rows], minlength=len(manifest.classes))
+    reason, suggestion = "has {} of the {} labels that were asked for", "label more, or ask for fewer"
     few = [
-        Issue(
-            name,
-            f"has {n} of the {per_class} labels that were asked for",
-            "label more, or ask for fewer",
-            "few",
-        )
+        Issue(name, reason.format(n, per_class), suggestion, "few")
         for name, n in zip(manifest.classes, there.tolist())
         if n < per_class
     ]
@@ -177,7 +169,7 @@ def from_arrays(arrays: Arrays) -> Manifest:
             )
     return assemble(
         Path(arrays.name),
-        pictures=_sequence(x),
+        pictures=cast(Sequence[Any], x),
         words=words,
         order=order,
         splits=[split_of(word) for word in arrays.splits] if arrays.splits is not None else None,
@@ -292,7 +284,7 @@ def read_npz(path: Path) -> Manifest:
         joined = np.concatenate(x) if len(x) > 1 else x[0]
         return assemble(
             path,
-            pictures=_sequence(joined),
+            pictures=cast(Sequence[Any], joined),
             words=[word for words, _ in labels for word in words],
             order=parts[0]["classes"] or _by_number([order for _, order in labels]),
             splits=[
@@ -328,10 +320,10 @@ def _npz_parts(path: Path, table: Mapping[str, np.ndarray]) -> list[dict[str, An
     parts = []
     for name in table:
         match = re.fullmatch(r"x_(\w+)|(\w+)_images", name)
-        part = (match[1] or match[2]).lower() if match else ""
+        stem = match[1] or match[2] if match else ""
+        part = stem.lower()
         if part not in SPLIT_WORDS:
             continue
-        stem = match[1] or match[2] if match else ""
         labels = next((table[n] for n in (f"y_{stem}", f"{stem}_labels") if n in table), None)
         if labels is None:
             if SPLIT_WORDS[part] != UNLABELLED:
@@ -343,9 +335,7 @@ def _npz_parts(path: Path, table: Mapping[str, np.ndarray]) -> list[dict[str, An
         raise UsageError(
             f"holds {known}, and no pictures", file=path, fix="save x and y, or x_train and y_train"
         )
-    return sorted(
-        parts, key=lambda part: (LABELLED, UNLABELLED, VALIDATION, TEST).index(SPLIT_WORDS[part["split"]])
-    )
+    return sorted(parts, key=lambda part: SPLITS.index(SPLIT_WORDS[part["split"]]))
 
 
 def _array(values: Any) -> np.ndarray:
@@ -362,8 +352,3 @@ def _array(values: Any) -> np.ndarray:
 
 def _hash(x: np.ndarray) -> str:
     return f"{x.shape}{digest(x)}"
-
-
-def _sequence(x: np.ndarray) -> Sequence[Any]:
-    """An array as the sequence of pictures that it is."""
-    return cast(Sequence[Any], x)

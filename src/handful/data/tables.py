@@ -98,9 +98,8 @@ def read_table(path: Path) -> Manifest:
 
 def _name(path: Path) -> str:
     """Of the data, for titles: the table's, or its folder's where the table's says nothing."""
-    return (
-        printable(path.resolve().parent.name if path.stem.lower() in ANY_TABLE else path.stem) or "pictures"
-    )
+    name = path.resolve().parent.name if path.stem.lower() in ANY_TABLE else path.stem
+    return printable(name) or "pictures"
 
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
@@ -120,9 +119,7 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
 
 def _text(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Header and numbered rows of a CSV; comma, semicolon and tab are told apart by the first line."""
-    text = path.read_bytes().decode(
-        "utf-8-sig", "surrogateescape"
-    )  # a path may hold any byte, a label may not
+    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")  # a path may hold any byte, a label not
     first = text.split("\n", 1)[0]
     separator = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -150,9 +147,7 @@ def _parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             f"cannot be read ({error})", file=path, fix="write it again, or save it as CSV"
         ) from error
     columns = [[_cell(value) for value in column.to_pylist()] for column in table.columns]
-    return list(table.column_names), [
-        (number, list(row)) for number, row in enumerate(zip(*columns), start=1)
-    ]
+    return list(table.column_names), list(enumerate(map(list, zip(*columns)), start=1))
 
 
 def _cell(value: Any) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from handful.data.stream import TrainStream
 from handful.engine.state import TrainingState
-from handful.types import Batch, Update
+from handful.types import Update
 
 
 def seconds_per_step(
@@ -21,12 +21,10 @@ def seconds_per_step(
     """
     before = copy.deepcopy(state.state_dict())
     state.step = max(state.step, at)
-    batches: list[Batch] = []
     durations = []
     for i in range(warm + timed):
         begin = time.perf_counter()
-        batches.append(stream.at(i))
-        update(state, batches.pop())
+        update(state, stream.at(i))
         if state.precision.device == "cuda":
             torch.cuda.synchronize()
         durations.append(time.perf_counter() - begin)

@@ -15,7 +15,7 @@ from handful.types import Batch, Update
 
 def step_of(method: Method, state: TrainingState) -> Update:
     """A step of ``method``; then every moving average among the state's roles follows the student."""
-    followers = [average(role=role) for role, model in state.models.items() if isinstance(model, EMA)]
+    followers = [average(role) for role, model in state.models.items() if isinstance(model, EMA)]
 
     def update(state: TrainingState, batch: Batch) -> dict[str, Tensor]:
         scalars = method.update(state, batch)
@@ -26,12 +26,12 @@ def step_of(method: Method, state: TrainingState) -> Update:
     return update
 
 
-def average(of: str = "student", role: str = "average") -> Callable[[TrainingState], None]:
-    """Let the moving average under ``role`` follow the network under ``of``."""
+def average(role: str = "average") -> Callable[[TrainingState], None]:
+    """Let the moving average under ``role`` follow the student."""
 
     def act(state: TrainingState) -> None:
         follower = state.models[role]
         assert isinstance(follower, EMA)
-        follower.update(unwrap(state.models[of]))
+        follower.update(unwrap(state.models["student"]))
 
     return act

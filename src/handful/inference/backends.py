@@ -58,9 +58,8 @@ class Backend(NamedTuple):
 
     needs: tuple[str, ...]  # packages beyond the plain install
     batch: int  # pictures at once where the caller does not say
-    start: Callable[
-        [FeatureExtractor, Tensor, Path], Runner
-    ]  # (network, one full batch, folder to keep files in)
+    # (network, one full batch, folder to keep files in)
+    start: Callable[[FeatureExtractor, Tensor, Path], Runner]
 
 
 class FeatureExtractor(nn.Module):

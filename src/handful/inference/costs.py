@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import importlib.util
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -137,33 +137,24 @@ def in_onnx(name: str, content: bytes, x: Tensor) -> Call:
 
 def of_file(teacher: Teacher) -> Call:
     """One decoded picture through a teacher's ONNX file, which may hold more than the network."""
-    again = read_teacher(teacher.file or "", teacher.onnx, threads=1).answer
-    assert again is not None
-    side = teacher.side or 224
+    answer, side = read_teacher(teacher.file or "", teacher.onnx, threads=1).answer, teacher.side or 224
+    assert answer is not None
     pixels = np.random.RandomState(0).randint(0, 256, (1, 3, side, side)).astype(np.uint8)
-    answer, x = again, torch.from_numpy(pixels)
-    return lambda: answer(x)
+    return partial(answer, torch.from_numpy(pixels))
 
 
 def in_turns(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
     """Seconds of each call in each round: the calls take turns, on one thread."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    with one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
         for number in range(WARM + rounds):
             for name, call in calls.items():
                 begin = time.perf_counter()
                 call()
                 if number >= WARM:
                     times[name].append(time.perf_counter() - begin)
-    return times
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
     finally:
         torch.set_num_threads(before)
+    return times

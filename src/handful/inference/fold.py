@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from handful.models.modes import watching
 from handful.models.norms import activation_in
 from handful.types import HandfulError, InputSpec
 
@@ -62,20 +63,15 @@ def follow(model: nn.Module, example: Tensor) -> tuple[list[tuple[nn.Conv2d, _Ba
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is kept, so that its id stays its own
     pairs: list[tuple[nn.Conv2d, _BatchNorm]] = []
 
-    def seen(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def seen(module: nn.Module, inputs: Any, output: Tensor) -> None:
         calls.append(module)
         if isinstance(module, nn.Conv2d):
             made[id(output)] = module, output
         elif isinstance(module, _BatchNorm) and id(inputs[0]) in made and module.running_var is not None:
             pairs.append((made[id(inputs[0])][0], module))
 
-    kinds = (nn.Conv2d, _BatchNorm)
-    hooks = [m.register_forward_hook(seen) for m in model.modules() if isinstance(m, kinds)]
-    try:
+    with watching((m for m in model.modules() if isinstance(m, (nn.Conv2d, _BatchNorm))), seen):
         outputs = flat(model(example))
-    finally:
-        for hook in hooks:
-            hook.remove()
     return [(c, n) for c, n in pairs if calls.count(c) == calls.count(n) == 1], outputs
 
 

@@ -1,4 +1,4 @@
-"""What a model says of pictures, and how often it is right."""
+"""What a model says of pictures."""
 
 from __future__ import annotations
 
@@ -31,8 +31,3 @@ def predict(
             x = to_input(images.take(some).to(device), spec)
             parts.append(model(x.contiguous(memory_format=torch.channels_last)).logits.float().cpu())
     return torch.cat(parts)
-
-
-def accuracy(logits: Tensor, y: Tensor) -> float:
-    """Share of pictures whose largest logit is at the right class."""
-    return float((logits.argmax(1) == y).float().mean())

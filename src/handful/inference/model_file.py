@@ -143,17 +143,16 @@ def _side_car(text: bytes, file: Path) -> dict[str, Any]:
     try:
         info = json.loads(text)
     except ValueError as error:
-        raise HandfulError(
-            f"is damaged ({error})", file=file, fix="train again or restore the file"
-        ) from error
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
-        found = info.get("format") if isinstance(info, dict) else None
+        fix = "train again or restore the file"
+        raise HandfulError(f"is damaged ({error})", file=file, fix=fix) from error
+    found = info.get("format") if isinstance(info, dict) else None
+    if found != FORMAT:
         raise HandfulError(
             f"was made by another version (format {found!r}, this one reads {FORMAT!r})",
             file=file,
             fix="train again with this version, or use the version that made it",
         )
-    return info
+    return dict(info)
 
 
 def _build(content: bytes, info: dict[str, Any], weights: Path) -> Saved:

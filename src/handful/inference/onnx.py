@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
 from handful.augment.steps import LUMA
-from handful.augment.views import to_input
+from handful.data.images import decode
 from handful.files import write_atomic
+from handful.inference.classify import probabilities
 from handful.inference.model_file import Saved
 from handful.types import HandfulError, Interrupted, UsageError
 
@@ -252,19 +253,10 @@ def parity(saved: Saved, content: bytes) -> float:
 
 def reference(saved: Saved, x: np.ndarray) -> np.ndarray:
     """Probabilities as ``handful predict`` has them: Pillow, then torch. uint8 [N, C, H, W] to float32 [N, K]."""
-    side = saved.store["side"]
-    stored = []
-    for picture in x:
-        pillow = Image.fromarray(
-            picture[0] if len(picture) == 1 else np.ascontiguousarray(picture.transpose(1, 2, 0))
-        )
-        if pillow.size != (side, side):
-            pillow = ImageOps.fit(pillow, (side, side), Image.Resampling.BICUBIC)
-        array = np.asarray(pillow)
-        stored.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
-    inputs = to_input(torch.from_numpy(np.stack(stored)), saved.classifier.spec)
-    with torch.inference_mode():
-        return np.asarray(saved.classifier.eval()(inputs).logits.softmax(1))
+    channels, side = saved.store["channels"], saved.store["side"]
+    pictures = x[:, 0] if channels == 1 else x.transpose(0, 2, 3, 1)
+    stored = np.stack([decode(picture, channels, side) for picture in pictures])
+    return probabilities(saved, torch.from_numpy(stored)).numpy()
 
 
 def some_pictures(channels: int, side: int) -> list[np.ndarray]:

@@ -24,6 +24,7 @@ from handful.inference.model_file import Saved, load_model
 from handful.inference.onnx import open_session
 from handful.models.backbones import BACKBONES, create
 from handful.models.classifier import Classifier
+from handful.models.libraries import timm_config
 from handful.models.teacher import Answer, FrozenTeacher, gray
 from handful.types import HandfulError, InputSpec, Interrupted, Output, UsageError, did_you_mean
 
@@ -135,22 +136,15 @@ def _network(name: str, saved: Saved, device: str) -> Teacher:
 def _published(name: str, device: str) -> Teacher:
     """A network with the weights and the classes that its authors trained."""
     source, _, inner = name.partition(":")
-    n_classes = 1000
-    if source == "timm":
-        import timm
-
-        config = timm.get_pretrained_cfg(inner) if timm.is_model(inner.split(".")[0]) else None
-        n_classes = config.num_classes if config is not None else n_classes
-        if not n_classes:
-            fix = "choose one with classes, or fit one on your classes: handful fit DATA --features timm:…"
-            raise UsageError(f"'{name}' has features, but no classes to teach", fix=fix)
+    n_classes = timm_config(inner).num_classes if source == "timm" else 1000
+    if not n_classes:
+        fix = "choose one with classes, or fit one on your classes: handful fit DATA --features timm:…"
+        raise UsageError(f"'{name}' has features, but no classes to teach", fix=fix)
     net = create(name, n_classes=n_classes, pretrained=True)
     classes = imagenet_classes() if n_classes == 1000 else tuple(f"class-{k:05d}" for k in range(n_classes))
-    config_ = {"name": name, "n_classes": n_classes, "channels": net.spec.channels, "size": net.spec.size}
-    classifier = Classifier(net, None, config_)
-    saved = Saved(
-        classifier, classes, {"channels": 3, "side": net.spec.size}, fingerprint(net)
-    )  # net keeps its own classifier: n_classes is its authors'
+    config = {"name": name, "n_classes": n_classes, "channels": net.spec.channels, "size": net.spec.size}
+    classifier = Classifier(net, None, config)  # net keeps its own classifier: n_classes is its authors'
+    saved = Saved(classifier, classes, {"channels": 3, "side": net.spec.size}, fingerprint(net))
     found = _network(name, saved, device)
     return Teacher(name, classes, found.fingerprint, 0, found.answer, saved)
 
@@ -199,15 +193,13 @@ def _onnx(path: Path, options: Onnx, threads: int) -> Teacher:
     if not size:
         raise UsageError("does not say the size of its input", file=path, fix=fix)
     if options.gives not in ("logits", "probabilities"):
-        raise UsageError(
-            f"'{options.gives}' is nothing that it can give", fix="--onnx.gives logits or probabilities"
-        )
+        fix = "--onnx.gives logits or probabilities"
+        raise UsageError(f"'{options.gives}' is nothing that it can give", fix=fix)
     channels = int(shape[1])
     mean, std = (_per_channel(values, channels) for values in (options.mean, options.std))
     batch = shape[0] if isinstance(shape[0], int) else 0
-    answer = _foreign_file(
-        session, InputSpec(size, channels, mean, std), batch, options.gives == "logits", classes, path
-    )
+    spec = InputSpec(size, channels, mean, std)
+    answer = _foreign_file(session, spec, batch, options.gives == "logits", classes, path)
     mark = hashlib.sha256(f"{digest}{options}".encode()).hexdigest()
     return Teacher(str(path), classes, mark, answer=answer, file=path, onnx=options)
 
@@ -289,10 +281,8 @@ def _from_csv(path: Path) -> tuple[list[str], list[str], np.ndarray]:
             raise UsageError("has no column 'path' with two classes or more beside it", file=path, fix=fix)
         at = header.index("path")
         names = [row[at] for row in rows]
-        p = np.array(
-            [[float(cell) for i, cell in enumerate(row) if i != at] for row in rows], dtype=np.float64
-        )
-        p = p.reshape(len(rows), len(header) - 1)
+        cells = [[float(cell) for i, cell in enumerate(row) if i != at] for row in rows]
+        p = np.array(cells, dtype=np.float64).reshape(len(rows), len(header) - 1)
     except (csv.Error, ValueError, IndexError) as error:
         raise UsageError(f"is not a table of predictions ({error})", file=path, fix=fix) from error
     return names, [name for i, name in enumerate(header) if i != at], p

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.models import cifar, classics, small
-from handful.models.libraries import from_timm, from_torchvision, nearest, no_stochastic_depth
+from handful.models.libraries import from_timm, from_torchvision, nearest, no_stochastic_depth, timm_config
 from handful.models.small import Net
 from handful.randomness import seeded
 from handful.types import HandfulError, UsageError
@@ -242,12 +242,7 @@ def licence(name: str) -> str:
     """The licence of a network's pretrained weights, in a few words; "" where it has none."""
     source, _, inner = name.partition(":")
     if source == "timm":
-        import timm
-
-        config = timm.get_pretrained_cfg(inner) if timm.is_model(inner.split(".")[0]) else None
-        if config is None:
-            raise UsageError(f"timm has no model {inner!r}", fix=nearest(inner, timm.list_models()))
-        return config.license or "not stated by timm: see the model's page"
+        return timm_config(inner).license or "not stated by timm: see the model's page"
     if source == "torchvision":
         return VISION
     return find(name).licence

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from handful.models.modes import evaluation
+from handful.models.modes import evaluation, watching
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -67,17 +67,12 @@ def layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
     model = on_meta(model)
     names = {module: name for name, module in model.named_modules()}
     shapes: dict[nn.Module, tuple[int, ...]] = {}
-    handles = []
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
         shapes.setdefault(module, tuple(output.shape) if isinstance(output, Tensor) else ())
 
-    for module in names:
-        handles.append(module.register_forward_hook(note))
-    with FlopCounterMode(display=False) as counter:
+    with watching(names, note), FlopCounterMode(display=False) as counter:
         run(model, shape)
-    for handle in handles:
-        handle.remove()
     by_name = {
         name.partition(".")[2]: sum(ops.values())
         for name, ops in counter.get_flop_counts().items()
@@ -94,15 +89,9 @@ def layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
     own = dict.fromkeys(listed, 0)
     for path, module in model.named_modules():
         holder = next((m for m in ancestors(model, path) if m in own), None)
-        if (
-            holder is not None
-        ):  # attention calls its last projection as a function: the parameters count as its own
+        if holder is not None:  # attention calls its last projection as a function: these count as its own
             own[holder] += sum(p.numel() for p in module.parameters(recurse=False))
-    found = []
-    for module in listed:
-        kind = type(module).__name__
-        found.append(Layer(names[module], kind, shapes[module], Counted(own[module], flops_of(module))))
-    return found
+    return [Layer(names[m], type(m).__name__, shapes[m], Counted(own[m], flops_of(m))) for m in listed]
 
 
 def ancestors(model: nn.Module, path: str) -> Iterator[nn.Module]:

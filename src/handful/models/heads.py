@@ -44,12 +44,8 @@ class LinearHead(nn.Linear):
         super().__init__(dim, n_classes, bias)
 
     def config(self) -> dict[str, Any]:
-        return {
-            "kind": "linear",
-            "dim": self.in_features,
-            "n_classes": self.out_features,
-            "bias": self.bias is not None,
-        }
+        sizes = {"dim": self.in_features, "n_classes": self.out_features}
+        return {"kind": "linear", **sizes, "bias": self.bias is not None}
 
 
 class CosineHead(Head):

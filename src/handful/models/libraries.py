@@ -46,10 +46,7 @@ def from_timm(
     """
     import timm
 
-    if not timm.is_model(name.split(".")[0]):
-        raise UsageError(f"timm has no model {name!r}", fix=nearest(name, timm.list_models()))
-    config = timm.get_pretrained_cfg(name)
-    assert config is not None
+    config = timm_config(name)
     options |= {"num_classes": n_classes or 2, "in_chans": channels}
     if size and config.fixed_input_size:
         options["img_size"] = size
@@ -74,6 +71,20 @@ def from_timm(
     net = Net(body, feature_width(name, body, config.input_size, size, channels), InputSpec(0), n_classes)
     net.spec = spec_of(vars(config), size, channels)
     return keep_head(net, classifier, n_classes, pretrained and n_classes == config.num_classes)
+
+
+def timm_config(name: str) -> Any:
+    """timm's notes on a model and its weights.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    import timm
+
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
+    if config is None:
+        raise UsageError(f"timm has no model {name!r}", fix=nearest(name, timm.list_models()))
+    return config
 
 
 def from_torchvision(

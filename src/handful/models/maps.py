@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.models.count import on_meta, run
-from handful.models.modes import evaluation
+from handful.models.modes import evaluation, watching
 from handful.models.small import Net
 from handful.types import Output
 
@@ -33,23 +32,21 @@ def building_blocks(model: Net, shape: Sequence[int]) -> dict[str, tuple[int, ..
     """
     model = on_meta(model)
     found: dict[str, tuple[int, ...]] = {}
-    with ExitStack() as hooks:
+    names: dict[nn.Module, str] = {}
 
-        def note(name: str) -> Any:
-            def hook(module: nn.Module, inputs: Any, out: Any) -> None:
-                if isinstance(out, Tensor):
-                    found.setdefault(name, tuple(out.shape))
+    def visit(module: nn.Module, name: str) -> None:
+        if module in (model, model.body) or type(module) in CONTAINERS:
+            for child, part in module.named_children():
+                visit(part, f"{name}.{child}".lstrip("."))
+        elif not isinstance(module, nn.Identity):
+            names.setdefault(module, name)
 
-            return hook
+    def note(module: nn.Module, inputs: Any, out: Any) -> None:
+        if isinstance(out, Tensor):
+            found.setdefault(names[module], tuple(out.shape))
 
-        def visit(module: nn.Module, name: str) -> None:
-            if module in (model, model.body) or type(module) in CONTAINERS:
-                for child, part in module.named_children():
-                    visit(part, f"{name}.{child}".lstrip("."))
-            elif not isinstance(module, nn.Identity):
-                hooks.callback(module.register_forward_hook(note(name)).remove)
-
-        visit(model, "")
+    visit(model, "")
+    with watching(names, note):
         run(model, shape)
     return found
 
@@ -60,11 +57,8 @@ def stages(model: Net, shape: Sequence[int], most: int = 10) -> list[str]:
     shapes = building_blocks(model, shape)
     named = dict(model.named_modules())
     bare = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.Dropout, nn.Flatten)
-    names = [
-        n
-        for n, s in shapes.items()
-        if not n.startswith("head") and not isinstance(named[n], bare) and len(s) > 1
-    ]
+    shapes = {n: s for n, s in shapes.items() if not n.startswith("head") and len(s) > 1}
+    names = [n for n in shapes if not isinstance(named[n], bare)]
     ends = [a for a, b in pairwise(names) if shapes[a] != shapes[b]] + names[-1:]
     if len(ends) >= most:
         chosen = [ends[round(i * (len(ends) - 1) / (most - 1))] for i in range(most)]
@@ -77,16 +71,11 @@ def stages(model: Net, shape: Sequence[int], most: int = 10) -> list[str]:
 
 def outputs(model: nn.Module, names: Sequence[str], x: Tensor) -> tuple[dict[str, Tensor], Output]:
     """What these modules give for ``x``, by name, and what the model gives."""
-    kept: dict[str, Tensor] = {}
-    with ExitStack() as hooks:
-        for name in names:
-
-            def hook(module: nn.Module, inputs: Any, out: Tensor, name: str = name) -> None:
-                kept[name] = out
-
-            hooks.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+    kept: dict[nn.Module, Tensor] = {}
+    modules = [model.get_submodule(name) for name in names]
+    with watching(modules, lambda module, inputs, out: kept.update({module: out})):
         out: Output = model(x)
-    return kept, out
+    return {name: kept[module] for name, module in zip(names, modules) if module in kept}, out
 
 
 def pooled(out: Tensor, most: int = 1024) -> Tensor:
@@ -135,9 +124,8 @@ def activation_maps(
     """
     layer = layer or last_map(model, x.shape[1:])
     with evaluation(model), torch.enable_grad():
-        kept, out = outputs(
-            model, [layer], x.detach().clone().requires_grad_()
-        )  # so that a frozen one has a graph
+        x = x.detach().clone().requires_grad_()  # so that a frozen network has a graph
+        kept, out = outputs(model, [layer], x)
         logits = out.logits if head is None else head(out.features)
     seen = kept[layer]
     linear = model.head if head is None else head

@@ -40,16 +40,13 @@ def find_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
-    momenta = [norm.momentum for norm in norms]
-    with evaluation(model), torch.no_grad():
+    with statistics_kept(model), evaluation(model), torch.no_grad():
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # a plain average
             norm.train()
         for batch in batches:
             model(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def activation_in(norm: nn.Module) -> nn.Module:

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from handful.models.modes import watching
 from handful.models.norms import activation_in, statistics_kept
 from handful.randomness import permutation
 
@@ -51,9 +52,8 @@ class Joins(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, function.__name__
-        known = [
-            self.depth[x] for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x in self.depth
-        ]
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        known = [self.depth[x] for x in tensors if x in self.depth]
         join = name in SUMS and len(known) == 2 and known[0] != known[1] and args[0].shape == args[1].shape
         out = self.join(args[0], args[1]) if join else function(*args, **kwargs)
         if known:
@@ -113,10 +113,8 @@ def paths(model: nn.Module, x: Tensor, y: Tensor, *, samples: int = 3) -> list[P
     norms = []
     for k in range(n + 1):
         draws = samples if 0 < k < n else 1
-        norms.append(
-            sum(one_path(model, x, y, set(permutation(n, "paths", k, draw)[:k])) for draw in range(draws))
-            / draws
-        )
+        through = [set(permutation(n, "paths", k, draw)[:k]) for draw in range(draws)]
+        norms.append(sum(one_path(model, x, y, blocks) for blocks in through) / draws)
     weights = [math.comb(n, k) * norm for k, norm in enumerate(norms)]
     total = sum(weights) or 1.0
     return [PathLength(k, math.comb(n, k), norms[k], weights[k] / total) for k in range(n + 1)]
@@ -159,13 +157,8 @@ def gradient_norms(
     """
     ran: dict[Any, Tensor] = {}
     names = {m: name for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
-    handles = [m.register_forward_hook(lambda module, inputs, out: ran.update({module: out})) for m in names]
-    try:
-        with statistics_kept(model):
-            loss = loss_of(model, x, y, plain=plain, auxiliary_weight=auxiliary_weight)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with statistics_kept(model), watching(names, lambda module, inputs, out: ran.update({module: out})):
+        loss = loss_of(model, x, y, plain=plain, auxiliary_weight=auxiliary_weight)
     inputs = [tensor for module, out in ran.items() for tensor in (module.weight, out)]
     found = torch.autograd.grad(loss, inputs, allow_unused=True)
     sizes = [None if g is None else float(g.norm()) for g in found]

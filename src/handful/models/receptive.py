@@ -19,7 +19,7 @@ Legend: B pictures, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +30,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from handful.models.count import is_layer, on_meta, run
 from handful.models.maps import outputs
-from handful.models.modes import evaluation
+from handful.models.modes import evaluation, watching
 
 
 class Reach(NamedTuple):
@@ -111,18 +111,13 @@ def fields(model: nn.Module, shape: Sequence[int]) -> dict[str, Field]:
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         follow.known[inputs[0]] = Field()
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            mapped = isinstance(output, Tensor) and output.dim() == 4
-            if isinstance(output, Tensor) and output in follow.known and (mapped or is_layer(module)):
-                found.setdefault(name, follow.known[output])
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output in follow.known and (output.dim() == 4 or is_layer(module)):
+            found.setdefault(names[module], follow.known[output])
 
-        return hook
-
+    names = {module: name for name, module in model.named_modules()}
     model.register_forward_pre_hook(begin)
-    for name, module in model.named_modules():
-        module.register_forward_hook(note(name))
-    with follow:
+    with watching(names, note), follow:
         run(model, shape)
     return found
 

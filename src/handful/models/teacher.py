@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from handful.augment.steps import WHOLE_LUMA
+from handful.augment.tensors import whole_gray
 from handful.augment.views import to_input
 from handful.types import InputSpec, Output
 
@@ -41,10 +41,7 @@ class FrozenTeacher:
 
 def gray(pixels: Tensor) -> Tensor:
     """uint8 [B, C, S, S] to uint8 [B, 1, S, S]: ITU-R 601 luma, as Pillow rounds it."""
-    if pixels.shape[1] == 1:
-        return pixels
-    weights = torch.tensor(WHOLE_LUMA, device=pixels.device).view(1, 3, 1, 1)
-    return ((pixels.int() * weights).sum(1, keepdim=True) + 0x8000 >> 16).to(torch.uint8)
+    return whole_gray(pixels).to(torch.uint8)
 
 
 class Teachers(nn.Module):
@@ -66,6 +63,6 @@ class Teachers(nn.Module):
 
 def mean_of_logs(log_p: Sequence[Tensor]) -> Tensor:
     """log of the mean of probabilities, from their logarithms [B, K] each."""
-    return (
-        log_p[0] if len(log_p) == 1 else torch.logsumexp(torch.stack(list(log_p)), 0) - math.log(len(log_p))
-    )
+    if len(log_p) == 1:
+        return log_p[0]
+    return torch.logsumexp(torch.stack(list(log_p)), 0) - math.log(len(log_p))

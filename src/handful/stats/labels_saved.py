@@ -105,9 +105,8 @@ def _at_size(
     beyond = "above" if target > mean[-1] else "below" if target < mean[0] else ""
     solved = None if beyond or math.isnan(target) else _solve(where, mean, target)
     labels = None if solved is None else float(np.exp(solved))
-    log_m = np.union1d(
-        np.linspace(where[0], where[-1], STEPS), [*where, *([] if solved is None else [solved])]
-    )
+    points = [*where, *([] if solved is None else [solved])]
+    log_m = np.union1d(np.linspace(where[0], where[-1], STEPS), points)
     place = where[-1 if beyond == "above" else 0] if solved is None else solved
     nearest = names[int(np.abs(where - place).argmin())]
     low, high, outside = _interval(log_m, where, curve, accuracy, level)
