@@ -103,7 +103,7 @@ class Objective(Method):
 
     @abstractmethod
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
-        """The loss of a batch; reads like the paper's equation."""
+        """The loss of a batch; reads like the paper's equation. Its terms need not be detached."""
 
     def update(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One gradient step for the roles in ``trains``; all other weights stay as they are."""
@@ -129,7 +129,7 @@ def descend(
                 state.advance(role)
             for act in after:
                 act(state)
-        return {"loss": loss.total.detach(), **loss.terms}
+        return {"loss": loss.total.detach(), **{name: term.detach() for name, term in loss.terms.items()}}
 
     return update
 

@@ -68,7 +68,7 @@ class MixMatch(Objective):
         unlabelled = squared_difference(z_u, q).mean()
         grown = min(1.0, (step + 1) / self.ramp_steps) if self.ramp_steps else 1.0
         total = supervised + self.weight * grown * unlabelled
-        return Loss(total, {"supervised": supervised.detach(), "unlabelled": unlabelled.detach()})
+        return Loss(total, {"supervised": supervised, "unlabelled": unlabelled})
 
     def mixed(
         self, x: Tensor, y: Tensor, u: Tensor, q: Tensor, draw: int

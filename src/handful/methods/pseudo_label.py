@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from handful.losses.classify import cross_entropy
 from handful.losses.consistency import pseudo_target
 from handful.methods.base import Objective
+from handful.methods.three_views import apart_or_joint
 from handful.types import Batch, Loss, Models
 
 
@@ -53,17 +52,12 @@ class PseudoLabel(Objective):
 
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
         student, x, u = models["student"], batch["x"], batch["strong"]
-        if self.joint:
-            z_x, z_u = student(torch.cat([x, u])).logits.split([len(x), len(u)])
-        else:
-            z_x, z_u = student(x).logits, student(u).logits
+        z_x, z_u = apart_or_joint(student, x, u, joint=self.joint)
         teacher = batch["target"].clamp_min(1e-12).log() if "target" in batch else z_u
         target, mask = pseudo_target(teacher, hard=self.hard, threshold=self.threshold)
 
         supervised = cross_entropy(z_x, batch["y"], smoothing=self.smoothing).mean()
         unlabelled = (mask * cross_entropy(z_u, target)).mean()
         w = self.weight * min(1.0, (step + 1) / self.ramp_steps) if self.ramp_steps else self.weight
-        return Loss(
-            supervised + w * unlabelled,
-            {"supervised": supervised.detach(), "unlabelled": unlabelled.detach(), "used": mask.mean()},
-        )
+        terms = {"supervised": supervised, "unlabelled": unlabelled, "used": mask.mean()}
+        return Loss(supervised + w * unlabelled, terms)

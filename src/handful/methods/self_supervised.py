@@ -69,14 +69,13 @@ class SelfSupervised(Objective):
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
         if self.alone:
             own = self.own(models, batch)
-            return Loss(own, {"unlabelled": own.detach()})
+            return Loss(own, {"unlabelled": own})
         logits = models["student"](batch["x"]).logits
         supervised = cross_entropy(logits, batch["y"], smoothing=self.smoothing).mean()
         # running statistics are for whole pictures, which is what the network will be asked about
         with statistics_kept(models["student"]) if self.parts else nullcontext():
             own = self.own(models, batch)
-        terms = {"supervised": supervised.detach(), "unlabelled": own.detach()}
-        return Loss(supervised + self.weight * own, terms)
+        return Loss(supervised + self.weight * own, {"supervised": supervised, "unlabelled": own})
 
 
 class Projector(nn.Module):

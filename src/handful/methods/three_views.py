@@ -56,7 +56,7 @@ class ThreeViews(Objective):
         """``supervised + weight * unlabelled + others``, and every part of it for the log."""
         total = supervised + self.weight * unlabelled + sum(others.values())
         terms = {"supervised": supervised, "unlabelled": unlabelled, "used": used.mean(), **others}
-        return Loss(total, {name: value.detach() for name, value in terms.items()})
+        return Loss(total, terms)
 
 
 def apart_or_joint(student: nn.Module, a: Tensor, b: Tensor, *, joint: bool) -> tuple[Tensor, Tensor]:

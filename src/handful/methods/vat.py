@@ -71,8 +71,7 @@ class VAT(Objective):
         adversarial = divergence(p, answer(u + r, student)).mean()
         unsure = entropy(z_u).mean()
         total = supervised + self.weight * adversarial + self.entropy * unsure
-        terms = {"supervised": supervised, "unlabelled": adversarial, "entropy": unsure}
-        return Loss(total, {name: value.detach() for name, value in terms.items()})
+        return Loss(total, {"supervised": supervised, "unlabelled": adversarial, "entropy": unsure})
 
     def direction(self, answer: Callable[[Tensor], Tensor], u: Tensor, p: Tensor, draw: Tensor) -> Tensor:
         """r, of the shape of u: power iteration from a random direction, drawn for the global batch; ``answer`` takes
