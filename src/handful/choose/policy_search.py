@@ -23,7 +23,7 @@ from handful.augment.search import Tried, affordable, candidates, race
 from handful.files import write_atomic
 from handful.randomness import key
 from handful.recipes.candidate import Candidate
-from handful.recipes.table import find, fit_candidate, usual_space
+from handful.recipes.table import find, fit_candidate
 from handful.recipes.task import Task, Workshop
 from handful.stats.intervals import Estimate, paired_difference
 from handful.types import HandfulError, UsageError
@@ -110,7 +110,7 @@ def search(task: Task, workshop: Workshop, options: SearchOptions, folder: Path)
             fix="label one more",
         )
     book = _Book(folder, f"{key(task.images.fingerprint, task.labelled.tolist(), task.seed, options):016x}")
-    on = options.on or usual_space(options.recipe, task)
+    on = options.on or row.space(task)
     stages = folder / f".search-{book.identity}"
     work = Workshop(
         workshop.cache, stages, workshop.device, workshop.feature_backend, plan=dict(book.plan),

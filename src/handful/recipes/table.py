@@ -260,11 +260,6 @@ def spaces_for(task: Task) -> tuple[str, ...]:
     return by_kind[task.kind]
 
 
-def usual_space(name: str, task: Task) -> str:
-    """The space of a recipe where none is asked for."""
-    return find(name).space(task)
-
-
 def check_space(recipe: str, on: str) -> None:
     """Raises UsageError where a recipe cannot work on the features named ``on`` ("": its usual ones)."""
     if not on:

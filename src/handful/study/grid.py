@@ -319,12 +319,11 @@ class _Bench:
 
 def _fit(contender: Contender, task: Task, workshop: Workshop, name: str) -> tuple[Fitted, str]:
     """Train one contender; what ``auto`` chose is told too."""
-    candidate = contender.candidate
-    if candidate is None:
+    if contender.recipe == "auto":
         prior = prior_table().without((name, *contender.without_priors))
         outcome = choose(task, workshop, seconds=contender.seconds, prior=prior)
         return outcome.fitted, outcome.chosen
-    return fit_candidate(candidate, task, workshop, seconds=contender.seconds), ""
+    return fit_candidate(contender, task, workshop, seconds=contender.seconds), ""
 
 
 def _line(cell: Cell) -> str:

@@ -163,7 +163,7 @@ def screened(task: Task, workshop: Workshop, outcome: Outcome) -> Screening | No
     """The screening of a run, on the features of the network that the chosen candidate looks at, or on those of the
     usual one for such pictures where it looks at pixels, which tell too little of what a picture shows; None where the
     run has made no such features. Of several input sizes the largest counts."""
-    on = outcome.trials[outcome.chosen].on
+    on = outcome.trials[outcome.chosen].candidate.on
     name = on if on != "pixels" else next(space for space in spaces_for(task) if space != "pixels")
     made = [s for s in workshop.spaces.values() if isinstance(s, Space) and s.config["name"] == name]
     if not made or not len(task.unlabelled):
