@@ -110,6 +110,23 @@ class Objective(Method):
         return descend(self, self.trains)(state, batch)
 
 
+@dataclass(frozen=True)
+class SemiSupervised(Objective):
+    """L = mean_i CE(student(x_i), y_i) + weight * L_u: the labelled pictures' loss, and a term without their labels.
+
+    Attributes:
+        weight: of the term without labels.
+        smoothing: label smoothing of the labelled term (Szegedy et al. 2016, sec. 7).
+        view: how the labelled pictures are shown: "weak" in the papers, "strong" helps with very few labels.
+    """
+
+    weight: float = 1.0
+    smoothing: float = 0.0
+    view: str = "weak"
+
+    uses_unlabelled: ClassVar[bool] = True
+
+
 def descend(
     objective: Callable[[Models, Batch, int], Loss],
     trains: Sequence[str] = ("student",),
