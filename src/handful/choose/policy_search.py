@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +142,11 @@ def search(task: Task, workshop: Workshop, options: SearchOptions, folder: Path)
         gray = task.images.channels == 1
         views = list(islice(candidates(options.base, seed=task.seed, gray=gray), most))
         workshop.tell(f"{most} candidates are affordable in {options.seconds:.0f} s")
-    done = 0
+    turn = count(1)
 
     def tell(line: str) -> None:
-        nonlocal done
-        done += 1
         workshop.tell(line)
-        workshop.progress("search", done, len(book.lines))
+        workshop.progress("search", next(turn), len(book.lines))
 
     table = race(views, measure, tell)
     base = next(tried for tried in table if tried.view == options.base)

@@ -53,11 +53,10 @@ class PriorTable:
         }
         for name in sorted({k[0] for k in here}):
             sizes = [k[2] for k in here if k[0] == name]
-            if sizes:
-                size = min(sizes, key=lambda s: abs(math.log(s / max(labels, 1))))
-                row = next(row for k, row in here.items() if k[0] == name and k[2] == size)
-                errors.append(1 - row[b])
-                logs.append(math.log(max(1 - row[b], LEAST_ERROR) / max(1 - row[a], LEAST_ERROR)))
+            size = min(sizes, key=lambda s: abs(math.log(s / max(labels, 1))))
+            row = next(row for k, row in here.items() if k[0] == name and k[2] == size)
+            errors.append(1 - row[b])
+            logs.append(math.log(max(1 - row[b], LEAST_ERROR) / max(1 - row[a], LEAST_ERROR)))
         if not logs:
             return Belief(*NO_PRIOR)
         mean = float(np.mean(logs))

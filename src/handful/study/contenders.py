@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from handful.augment.named import with_policies
 from handful.randomness import key
@@ -14,6 +15,7 @@ from handful.recipes.table import RECIPES, asked, find, spaces_for
 from handful.study.draws import Source
 from handful.types import UsageError
 
+SYNTAX = re.compile(r"([^@:]*)(?:@(timm:[^:]*|[^:]*))?(?::(.*))?", re.DOTALL)  # NAME[@SPACE][:SETTINGS]
 CHEAP_BASELINES = ("logistic", "nearest-mean", "knn")  # always in the table
 
 
@@ -54,10 +56,7 @@ def parse(text: str, **rest: Any) -> Contender:
     Raises:
         UsageError: it cannot be read, names what is not there, or has settings that nobody would read.
     """
-    head, _, tail = (
-        text.partition(":") if not text.partition("@")[2].startswith("timm:") else _after_timm(text)
-    )
-    recipe, _, on = head.partition("@")
+    recipe, on, tail = cast(re.Match[str], SYNTAX.fullmatch(text)).groups("")
     changes: dict[str, Any] = {"method": {}, "training": {}}
     for item in filter(None, tail.split(",")):
         path, equals, value = item.partition("=")
@@ -70,13 +69,6 @@ def parse(text: str, **rest: Any) -> Contender:
     found = Contender(recipe.strip(), on.strip(), **changes, **rest)
     asked(found.recipe, found.on, found.method, found.training)
     return found
-
-
-def _after_timm(text: str) -> tuple[str, str, str]:
-    """ "fine-tune@timm:resnet18:training.steps=4": the first colon belongs to the network's name."""
-    before, _, after = text.partition("@timm:")
-    network, colon, tail = after.partition(":")
-    return f"{before}@timm:{network}", colon, tail
 
 
 def _value(text: str) -> Any:
