@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def search(task: Task, workshop: Workshop, options: SearchOptions, folder: Path)
         HandfulError: ``folder`` holds another search.
     """
     row = find(options.recipe)
-    if not row.trains or "view" not in row.options:
+    if not row.trains or "view" not in {f.name for f in fields(row.method)}:
         raise UsageError(
             f"recipe '{options.recipe}' shows its pictures through no view",
             fix="--recipe supervised or fine-tune",
