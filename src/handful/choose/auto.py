@@ -211,9 +211,8 @@ def choose(
             workshop.tell(trial.sentence())
 
     final = None if only else verdict()
-    keys = list(
-        trials
-    )  # processes may differ in the last bit of a logit: the first one's choice holds for all
+    # processes may differ in the last bit of a logit: the first one's choice holds for all
+    keys = list(trials)
     chosen = keys[int(parallel.first_says(keys.index(final.chosen if final else tried[0].key)))]
     trial = trials[chosen]
     workshop.tell(f"training {chosen} on all {len(task.labelled)} labelled pictures")

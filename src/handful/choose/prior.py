@@ -17,9 +17,8 @@ DOUBT = 0.10  # added spread of log error ratios: another data set is never quit
 LONE_SPREAD = 0.5  # their spread where a single data set was measured
 LEAST_ERROR = 0.005  # smaller errors in the table count as this
 NO_PRIOR = (0.0, 0.10)  # mean and spread of a difference that nothing is known about
-ALIKE = {
-    "small colour": ("small colour", "photo")
-}  # kinds whose data sets speak for a kind; else only its own
+# Kinds whose data sets speak for a kind; for another one only its own do.
+ALIKE = {"small colour": ("small colour", "photo")}
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,10 @@ class VAT(SemiSupervised):
         p = predictions(z_u)
 
         def answer(moved: Tensor, network: nn.Module) -> Tensor:
-            with statistics_kept(network):  # in the same batch as in the first pass
-                shown = torch.cat([x, moved]) if self.joint else moved
-                z: Tensor = network(shown).logits
-            return z[len(x) :] if self.joint else z
+            shown = torch.cat([x, moved]) if self.joint else moved  # in the same batch as in the first pass
+            with statistics_kept(network):
+                z: Tensor = network(shown).logits[-len(moved) :]
+            return z
 
         r = self.direction(partial(answer, network=parallel.unwrap(student)), u, p, batch["draw"])
         supervised = cross_entropy(z_x, batch["y"], smoothing=self.smoothing).mean()

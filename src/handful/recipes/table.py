@@ -248,9 +248,7 @@ def spaces_for(task: Task) -> tuple[str, ...]:
 
 
 def check_space(recipe: str, on: str) -> None:
-    """Raises UsageError where a recipe cannot work on the features named ``on`` ("": its usual ones)."""
-    if not on:
-        return
+    """Raises UsageError where a recipe cannot work on the features named ``on``."""
     if recipe == "auto":
         raise UsageError(
             "features need a recipe of their own: auto looks at several", fix="give --recipe NAME too"
@@ -278,7 +276,8 @@ def asked(
     Raises:
         UsageError: there is no such recipe, space or field, or these are settings that nobody would read.
     """
-    check_space(recipe, on)
+    if on:
+        check_space(recipe, on)
     if recipe == "auto":
         if method or training:
             raise UsageError(

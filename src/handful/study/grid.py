@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,7 @@ class Grid:
     def cells(self) -> Iterator[tuple[Contender, int, int]]:
         """Cheap contenders first; the first draw of each before the others, since it decides on the steps."""
         costly = sorted(self.contenders, key=lambda c: c.recipe == "auto" or find(c.recipe).trains)
-        for contender in costly:
-            for size in self.sizes:
-                for seed in self.seeds:
-                    yield contender, size, seed
+        return product(costly, self.sizes, self.seeds)
 
     def check(self, source: Source) -> None:
         """Raises UsageError where the data cannot give such a grid."""
@@ -211,9 +209,8 @@ def _run_many(
     for item in todo:
         waiting.setdefault((item[0].name, item[1]), []).append(item)
     before, others = os.environ.get("OMP_NUM_THREADS"), set(multiprocessing.active_children())
-    os.environ["OMP_NUM_THREADS"] = str(
-        max(1, machine.cores() // jobs)
-    )  # the processes read it as they start
+    # the processes read it as they start
+    os.environ["OMP_NUM_THREADS"] = str(max(1, machine.cores() // jobs))
     pool = ProcessPoolExecutor(
         jobs,
         multiprocessing.get_context("spawn"),

@@ -22,9 +22,8 @@ NEIGHBOURS = 10  # pictures of the pool over which likeness is averaged
 APART = 2.3  # between the means of two kinds of pictures, in sums of their standard deviations
 MOST = 0.6  # share of the pool that may be strange
 FEWEST_LABELS = 4  # of the rarest class, under which likeness to the labelled pictures tells too little
-FEWEST_FOR_SHARES = (
-    16  # under which a classifier's mistakes look like other shares (benchmarks/results/screening.json)
-)
+# Labels of the rarest class under which mistakes look like other shares (benchmarks/results/screening.json)
+FEWEST_FOR_SHARES = 16
 WHERE = "unlabelled pictures"
 MISMATCH = 0.15  # share of pictures in another class than the labels' frequencies say, from which it is told
 
