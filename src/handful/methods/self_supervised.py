@@ -26,8 +26,8 @@ from handful.types import Batch, Loss, Models
 class SelfSupervised(SemiSupervised):
     """L = mean_i CE(student(x_i), y_i) + weight * L_self(unlabelled); with ``alone`` just L_self.
 
-    A method of the family gives ``shown`` (views of the unlabelled pictures), ``own`` (L_self), and the role
-    ``projector``: a small network on the student's features, which is thrown away at the end.
+    A method of the family gives ``shown`` (views of the unlabelled pictures), ``own`` (L_self), and ``answers``, the
+    form of the role ``projector``: a small network on the student's features, which is thrown away at the end.
 
     Attributes:
         alone: no labels at all: a start for other methods.
@@ -57,7 +57,7 @@ class SelfSupervised(SemiSupervised):
     @property
     @abstractmethod
     def answers(self) -> tuple[int, int]:
-        """Whose features the projector sees at once, in copies of a picture, and how wide its answer is."""
+        """Of how many copies of a picture the projector sees the features at once, and how wide its answer is."""
 
     def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
         """The projector, in the student's number format."""
