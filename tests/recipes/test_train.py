@@ -390,6 +390,7 @@ def test_head_first_starts_close_to_the_probe(
             workshop.cache, workshop.folder, spaces={("lite0", PHOTO_INPUT, digest(task.pool())): features}
         ),
         on="lite0",
+        stage="probe",
     )
     target = solved.logits(rows)
     assert torch.equal(start.argmax(1), target.argmax(1))
