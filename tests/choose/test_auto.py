@@ -22,7 +22,7 @@ from handful.choose.prior import PriorTable
 from handful.methods.pseudo_label import PseudoLabel
 from handful.recipes.candidate import Candidate
 from handful.recipes.stage import Stage
-from handful.recipes.table import RECIPES, asked, candidates, find, fit_candidate, usual_space
+from handful.recipes.table import RECIPES, asked, candidates, find, fit_candidate
 from handful.recipes.task import Validation, Workshop
 from handful.types import UsageError
 
@@ -289,5 +289,5 @@ def test_candidates_name_recipes_that_exist() -> None:
         assert candidate.recipe in RECIPES
         assert candidate.on in ("pixels", "lite0")
         assert not (candidate.recipe.startswith("fine-tune") and candidate.on == "pixels")
-    assert usual_space("fine-tune", task) == "lite0"
-    assert usual_space("logistic", task) == "pixels"
+    assert find("fine-tune").space(task) == "lite0"
+    assert find("logistic").space(task) == "pixels"

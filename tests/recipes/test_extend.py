@@ -25,8 +25,8 @@ from handful.models.classifier import Classifier, build_classifier
 from handful.models.heads import Centre, Chain, CosineHead, JoinedHead, Likeness, NearestMean, build_head
 from handful.recipes import extend
 from handful.recipes.extend import FIXED, LWF, PLAIN, Old, extended, fit_heads, read
-from handful.recipes.heads import probe
 from handful.recipes.stage import Stage
+from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
 from handful.recipes.train import Built, train, train_network
 from handful.recipes.training import Training
@@ -219,7 +219,9 @@ def test_a_network_with_a_cosine_head_and_one_that_was_extended_before(
     "method", [LogisticRegression(), ClassMean(), Neighbours(k=3)], ids=lambda m: type(m).__name__
 )
 def test_a_frozen_head_keeps_its_old_rows(images: Images, new: Task, workshop: Workshop, method: Any) -> None:
-    fitted = probe(task_of(images, range(OLD)), workshop, on="pixels", method=method)
+    fitted = find("logistic").run(
+        task_of(images, range(OLD)), workshop, on="pixels", stage="probe", method=method
+    )
     old = Old(fitted.classifier.eval(), OLD, "probe")
     assert not old.trains and extend.ways(old) == (FIXED,)
     more = extended(old, Stage(FIXED, new, METHOD, TRAINING), workshop, FIXED)
@@ -247,7 +249,9 @@ def test_means_and_neighbours_are_as_if_all_had_been_there_from_the_start(
     images: Images, new: Task, workshop: Workshop, method: Any
 ) -> None:
     """With the old centre: then adding classes later and having them at once are the same."""
-    fitted = probe(task_of(images, range(OLD)), workshop, on="pixels", method=method)
+    fitted = find("logistic").run(
+        task_of(images, range(OLD)), workshop, on="pixels", stage="probe", method=method
+    )
     more = extended(
         Old(fitted.classifier.eval(), OLD, "p"), Stage("", new, METHOD, TRAINING), workshop, FIXED
     )
@@ -261,7 +265,7 @@ def test_means_and_neighbours_are_as_if_all_had_been_there_from_the_start(
 
 
 def test_three_extensions_keep_the_order_of_a_probe(images: Images, workshop: Workshop) -> None:
-    fitted = probe(task_of(images, range(2)), workshop, on="pixels")
+    fitted = find("logistic").run(task_of(images, range(2)), workshop, on="pixels", stage="probe")
     classifier, every = fitted.classifier.eval(), torch.arange(len(images))
     answers = [fitted.logits(every)]
     for k, classes in enumerate((range(2, 4), range(3, 5), range(0, 2))):

@@ -175,8 +175,8 @@ def test_a_recipe_that_is_asked_for_brings_its_labelled_only_twin(workshop: Work
 )
 def test_whether_the_unlabelled_pictures_helped(asked: list[int], twin: list[int], words: str) -> None:
     trials = {
-        "a": Trial("fixmatch", "pixels", find("fixmatch"), np.array([asked], float)),
-        "b": Trial("supervised", "pixels", find("supervised"), np.array([twin], float)),
+        "a": Trial(Candidate("fixmatch", "pixels"), np.array([asked], float)),
+        "b": Trial(Candidate("supervised", "pixels"), np.array([twin], float)),
     }
     outcome = Outcome(None, "a", trials, twin="b")  # type: ignore[arg-type]
     assert outcome.help_of_unlabelled().startswith(f"the unlabelled pictures {words}:")
@@ -185,7 +185,7 @@ def test_whether_the_unlabelled_pictures_helped(asked: list[int], twin: list[int
 def test_twins_look_at_the_same_features_and_networks_at_pixels() -> None:
     def twin(name: str, on: str, **training: str) -> dict[str, tuple[str, str]]:
         found = twin_of(Candidate(name, on, training=training), task())
-        return {key: (trial.name, trial.init) for key, trial in found.items()}
+        return {key: (trial.candidate.recipe, trial.candidate.init) for key, trial in found.items()}
 
     assert twin("propagation", "lite0") == {"logistic@lite0": ("logistic", "")}
     assert twin("fixmatch", "lite0") == {"supervised@pixels": ("supervised", "")}

@@ -121,8 +121,8 @@ def test_the_twin_has_neither_unlabelled_pictures_nor_their_start(
     training = {"steps": 4, "init_steps": 2, "batch": 4, "ratio": 2, "init": "jigsaw", "backbone": "lenet"}
     outcome = choose(task(), workshop, only=Candidate(name, "pixels", training=training), prior=PriorTable())
     asked, other = outcome.trials[outcome.chosen], outcome.trials[outcome.twin]
-    assert (asked.name, asked.init, asked.uses_unlabelled) == (name, "jigsaw", True)
-    assert (other.name, other.init, other.uses_unlabelled) == (twin, "", False)
+    assert (asked.candidate.recipe, asked.candidate.init, asked.uses_unlabelled) == (name, "jigsaw", True)
+    assert (other.candidate.recipe, other.candidate.init, other.uses_unlabelled) == (twin, "", False)
     assert stages.count("init-jigsaw") == 1
     alone = Workshop(workshop.cache, workshop.folder.with_name("alone"))
     without = {k: v for k, v in training.items() if not k.startswith("init")}

@@ -26,7 +26,6 @@ from handful.models.backbones import create, layer_groups
 from handful.models.classifier import Classifier
 from handful.randomness import digest
 from handful.recipes.feature_space import PHOTO_INPUT, space
-from handful.recipes.heads import probe
 from handful.recipes.stage import Stage
 from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
@@ -385,12 +384,13 @@ def test_head_first_starts_close_to_the_probe(
     features = space(task, workshop, "lite0", 64)
     rows = task.pool()
     start = fitted.logits(rows)
-    solved = probe(
+    solved = find("logistic").run(
         task,
         Workshop(
             workshop.cache, workshop.folder, spaces={("lite0", PHOTO_INPUT, digest(task.pool())): features}
         ),
         on="lite0",
+        stage="probe",
     )
     target = solved.logits(rows)
     assert torch.equal(start.argmax(1), target.argmax(1))

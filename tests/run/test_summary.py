@@ -18,7 +18,7 @@ from handful.data.images import from_array
 from handful.data.manifest import Issue, Manifest
 from handful.models.classifier import Classifier
 from handful.models.small import Linear
-from handful.recipes.table import find
+from handful.recipes.candidate import Candidate
 from handful.recipes.task import Fitted, Task, Validation
 from handful.report.page import render
 from handful.report.page import write as write_page
@@ -68,14 +68,14 @@ def held_out() -> tuple[Tensor, np.ndarray]:
 def outcome(temperature: float = 1.0, **changes: Any) -> Outcome:
     logits, right = held_out()
     user, base = (
-        Trial("propagation", "pixels", find("propagation")),
-        Trial("logistic", "pixels", find("logistic")),
+        Trial(Candidate("propagation", "pixels")),
+        Trial(Candidate("logistic", "pixels")),
     )
     user.right, user.logits, user.truth, user.seconds = np.stack([right] * 5), logits, Y, 1.5
     worse = right.copy()
     worse[:6] = 0
     base.right, base.seconds = np.stack([worse] * 5), 0.5
-    left_out = Trial("fine-tune-pseudo", "lite0", find("fine-tune-pseudo"), note="not tried: too dear")
+    left_out = Trial(Candidate("fine-tune-pseudo", "lite0"), note="not tried: too dear")
     known = {"propagation@pixels": Belief(0.05, 0.03), "logistic@pixels": Belief(0.0, 1e-6)}
     beliefs = {**known, "propagation@pixels": Belief(0.1, 0.02)}
     values = table(temperature)

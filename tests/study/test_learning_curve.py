@@ -11,6 +11,7 @@ from tests.study.test_grid import blobs
 
 from handful.choose.auto import Outcome, Trial
 from handful.data.split import draw, folds
+from handful.recipes.candidate import Candidate
 from handful.recipes.table import find
 from handful.recipes.task import Task, Workshop
 from handful.study.learning_curve import OwnCurve, own_curve, sizes_up_to
@@ -25,7 +26,7 @@ def digits_task(per_class: int) -> Task:
 
 
 def chosen(task: Task, name: str = "nearest-mean") -> Outcome:
-    trial = Trial(name, "pixels", find(name), right=np.ones((1, len(task.y))))
+    trial = Trial(Candidate(name, "pixels"), right=np.ones((1, len(task.y))))
     return Outcome(None, f"{name}@pixels", {f"{name}@pixels": trial})  # type: ignore[arg-type]
 
 

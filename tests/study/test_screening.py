@@ -172,7 +172,7 @@ def test_the_chosen_candidates_features_tell_whichever_were_made_first(
     rows = torch.arange(9)
     images = from_array(np.zeros((9, 8, 8), np.uint8))
     task = Task(images, rows[:4], rows[:4] % 2, rows[4:], ("a", "b"))
-    trial = Trial.of(Candidate(*chosen.split("@")))
+    trial = Trial(Candidate(*chosen.split("@")))
     outcome = Outcome(None, chosen, {chosen: trial})  # type: ignore[arg-type]
     monkeypatch.setattr(outcome, "probabilities", lambda rows: torch.full((len(rows), 2), 0.5))
     looked: list[Space] = []

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +14,7 @@ from handful.choose.evidence import HeldOut
 from handful.choose.prior import PriorTable, prior_table
 from handful.choose.rule import EVIDENCE_FROM, Verdict, decide
 from handful.recipes.candidate import Candidate
-from handful.recipes.table import Recipe, candidates, find, fit_candidate, usual_space
+from handful.recipes.table import Recipe, candidates, find, fit_candidate
 from handful.recipes.task import RESERVE, Fitted, Task, Validation, Workshop
 from handful.recipes.train import NO_UNLABELLED
 from handful.stats.calibration import fit_temperature
@@ -31,17 +30,15 @@ class Trial:
     """What became of one candidate.
 
     Attributes:
+        candidate: what was tried.
         right: right/wrong [R, n] over the labelled pictures (or [1, n] over the validation part).
         logits, truth: held-out logits [n, K] of the first repeat with the true classes, for the temperature.
         seconds: spent on it.
         rounds: held-out logits [n, K] of the networks in a chain, by name, the last one's too (``Fitted.before``).
-        stage: names its stages in the log and the plan.
-        method, training: as in ``Candidate``.
+        stage: names its stages in the log and the plan; by default after the recipe.
     """
 
-    name: str
-    on: str
-    recipe: Recipe
+    candidate: Candidate
     right: np.ndarray | None = None
     logits: Tensor | None = None
     truth: Tensor | None = None
@@ -49,34 +46,19 @@ class Trial:
     note: str = ""
     rounds: dict[str, Tensor] = field(default_factory=dict)
     stage: str = ""
-    method: Any = None
-    training: Mapping[str, Any] = field(default_factory=dict)
-
-    @staticmethod
-    def of(candidate: Candidate, stage: str = "") -> Trial:
-        """Of a candidate, nothing done yet."""
-        return Trial(
-            candidate.recipe, candidate.on, find(candidate.recipe), stage=stage, method=candidate.method,
-            training=candidate.training,
-        )  # fmt: skip
 
     def __post_init__(self) -> None:
-        self.stage = self.stage or self.name
+        self.stage = self.stage or self.candidate.recipe
 
     @property
-    def candidate(self) -> Candidate:
-        """What was tried."""
-        return Candidate(self.name, self.on, self.method, self.training)
-
-    @property
-    def init(self) -> str:
-        """The self-supervised start of its networks, "" for none."""
-        return self.candidate.init
+    def recipe(self) -> Recipe:
+        """Its row of the table."""
+        return find(self.candidate.recipe)
 
     @property
     def uses_unlabelled(self) -> bool:
         """Whether it looks at unlabelled pictures."""
-        return self.recipe.uses_unlabelled or bool(self.init)
+        return self.recipe.uses_unlabelled or bool(self.candidate.init)
 
     def measure(self, held_out: HeldOut, budget: Budget) -> None:
         """Fill in what its held-out answers are."""
@@ -95,7 +77,7 @@ class Trial:
         """How right it was."""
         assert self.right is not None
         share = f"{100 * self.right.mean():.1f} % of the held-out labelled pictures right"
-        return f"{self.stage}@{self.on}: {share} ({self.seconds:.1f} s)"
+        return f"{self.stage}@{self.candidate.on}: {share} ({self.seconds:.1f} s)"
 
 
 @dataclass
@@ -189,9 +171,9 @@ def choose(
     """
     prior = prior if prior is not None else prior_table()
     if only and not only.on:
-        only = replace(only, on=usual_space(only.recipe, task))
+        only = replace(only, on=find(only.recipe).space(task))
     tried = [only] if only else list(among) or candidates(task)
-    trials = {candidate.key: Trial.of(candidate) for candidate in tried}
+    trials = {candidate.key: Trial(candidate) for candidate in tried}
     if only:
         trials |= twin_of(only, task)
     usable = {k: t for k, t in trials.items() if len(task.unlabelled) or not t.recipe.uses_unlabelled}
@@ -202,7 +184,9 @@ def choose(
     held_out = HeldOut(task, workshop, validation)
     counts = validation is not None or task.fewest >= EVIDENCE_FROM
     costly = [trial for trial in usable.values() if trial.recipe.trains]
-    trainings = len(costly) * held_out.n_folds * held_out.possible + 1 + any(trial.init for trial in costly)
+    trainings = (
+        len(costly) * held_out.n_folds * held_out.possible + 1 + any(trial.candidate.init for trial in costly)
+    )
     budget = Budget(workshop, seconds, time.perf_counter() if started is None else started, trainings)
 
     def verdict() -> Verdict:
@@ -227,9 +211,8 @@ def choose(
             workshop.tell(trial.sentence())
 
     final = None if only else verdict()
-    keys = list(
-        trials
-    )  # processes may differ in the last bit of a logit: the first one's choice holds for all
+    # processes may differ in the last bit of a logit: the first one's choice holds for all
+    keys = list(trials)
     chosen = keys[int(parallel.first_says(keys.index(final.chosen if final else tried[0].key)))]
     trial = trials[chosen]
     workshop.tell(f"training {chosen} on all {len(task.labelled)} labelled pictures")
@@ -261,8 +244,8 @@ def twin_of(candidate: Candidate, task: Task) -> dict[str, Trial]:
     if name:
         on = "pixels" if find(name).on == "pixels" else candidate.on  # which looks at nothing else
         twin = Candidate(name, on, training=training)
-        return {twin.key: Trial.of(twin)}
+        return {twin.key: Trial(twin)}
     if candidate.init:
         alone = f"{candidate.recipe}-alone"
-        return {f"{alone}@{candidate.on}": Trial.of(replace(candidate, training=training), stage=alone)}
+        return {f"{alone}@{candidate.on}": Trial(replace(candidate, training=training), stage=alone)}
     return {}

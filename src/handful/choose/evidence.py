@@ -160,9 +160,8 @@ class HeldOut:
                 done = repeat * self.n_folds + fold + 1
                 workshop.progress(f"cross-validation of {key}", done, repeats * self.n_folds)
             rows.append((out.argmax(1) == task.y).double())
-            if (
-                repeat == 0 and repeats > 1
-            ):  # by the last fold: the first ones may have made features and graphs
+            # by the last fold: the first ones may have made features and graphs
+            if repeat == 0 and repeats > 1:
                 taken = self.n_folds * (time.perf_counter() - begin)
                 repeats = workshop.planned(f"repeats of {key}", partial(_affordable, repeats, taken, left()))
         if rounds:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, fields
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from handful.augment.search import Tried, affordable, candidates, race
 from handful.files import write_atomic
 from handful.randomness import key
 from handful.recipes.candidate import Candidate
-from handful.recipes.table import find, fit_candidate, usual_space
+from handful.recipes.table import find, fit_candidate
 from handful.recipes.task import Task, Workshop
 from handful.stats.intervals import Estimate, paired_difference
 from handful.types import HandfulError, UsageError
@@ -97,7 +97,7 @@ def search(task: Task, workshop: Workshop, options: SearchOptions, folder: Path)
         HandfulError: ``folder`` holds another search.
     """
     row = find(options.recipe)
-    if not row.trains or "view" not in row.options:
+    if not row.trains or "view" not in {f.name for f in fields(row.method)}:
         raise UsageError(
             f"recipe '{options.recipe}' shows its pictures through no view",
             fix="--recipe supervised or fine-tune",
@@ -110,7 +110,7 @@ def search(task: Task, workshop: Workshop, options: SearchOptions, folder: Path)
             fix="label one more",
         )
     book = _Book(folder, f"{key(task.images.fingerprint, task.labelled.tolist(), task.seed, options):016x}")
-    on = options.on or usual_space(options.recipe, task)
+    on = options.on or row.space(task)
     stages = folder / f".search-{book.identity}"
     work = Workshop(
         workshop.cache, stages, workshop.device, workshop.feature_backend, plan=dict(book.plan),
@@ -142,13 +142,11 @@ def search(task: Task, workshop: Workshop, options: SearchOptions, folder: Path)
         gray = task.images.channels == 1
         views = list(islice(candidates(options.base, seed=task.seed, gray=gray), most))
         workshop.tell(f"{most} candidates are affordable in {options.seconds:.0f} s")
-    done = 0
+    turn = count(1)
 
     def tell(line: str) -> None:
-        nonlocal done
-        done += 1
         workshop.tell(line)
-        workshop.progress("search", done, len(book.lines))
+        workshop.progress("search", next(turn), len(book.lines))
 
     table = race(views, measure, tell)
     base = next(tried for tried in table if tried.view == options.base)

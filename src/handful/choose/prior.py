@@ -17,9 +17,8 @@ DOUBT = 0.10  # added spread of log error ratios: another data set is never quit
 LONE_SPREAD = 0.5  # their spread where a single data set was measured
 LEAST_ERROR = 0.005  # smaller errors in the table count as this
 NO_PRIOR = (0.0, 0.10)  # mean and spread of a difference that nothing is known about
-ALIKE = {
-    "small colour": ("small colour", "photo")
-}  # kinds whose data sets speak for a kind; else only its own
+# Kinds whose data sets speak for a kind; for another one only its own do.
+ALIKE = {"small colour": ("small colour", "photo")}
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,10 @@ class PriorTable:
         }
         for name in sorted({k[0] for k in here}):
             sizes = [k[2] for k in here if k[0] == name]
-            if sizes:
-                size = min(sizes, key=lambda s: abs(math.log(s / max(labels, 1))))
-                row = next(row for k, row in here.items() if k[0] == name and k[2] == size)
-                errors.append(1 - row[b])
-                logs.append(math.log(max(1 - row[b], LEAST_ERROR) / max(1 - row[a], LEAST_ERROR)))
+            size = min(sizes, key=lambda s: abs(math.log(s / max(labels, 1))))
+            row = next(row for k, row in here.items() if k[0] == name and k[2] == size)
+            errors.append(1 - row[b])
+            logs.append(math.log(max(1 - row[b], LEAST_ERROR) / max(1 - row[a], LEAST_ERROR)))
         if not logs:
             return Belief(*NO_PRIOR)
         mean = float(np.mean(logs))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, is_dataclass
+from inspect import cleandoc
 from typing import Annotated, Any, TypedDict, get_type_hints
 
 from tyro.conf import arg
@@ -64,5 +65,7 @@ def options_of(
         about = arg(name=words.get(f.name), aliases=aliases.get(f.name), help_behavior_hint=hint)
         annotated[f.name] = Annotated[kind, about]
     given = TypedDict("given", annotated, total=False)  # type: ignore[misc]
-    given.__doc__ = (type(base).__doc__ or "").replace("``", "")
+    lineage = [cleandoc(kind.__doc__ or "").partition("Attributes:\n") for kind in type(base).__mro__]
+    lines = [about for _, _, about in reversed(lineage) if about]  # a field's stands where it is declared
+    given.__doc__ = "\n".join([lineage[0][0], "Attributes:", *lines]).replace("``", "")
     return arg(constructor=given, name=name)

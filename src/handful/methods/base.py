@@ -104,11 +104,28 @@ class Objective(Method):
 
     @abstractmethod
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
-        """The loss of a batch; reads like the paper's equation."""
+        """The loss of a batch; reads like the paper's equation. Its terms need not be detached."""
 
     def update(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One gradient step for the roles in ``trains``; all other weights stay as they are."""
         return descend(self, self.trains)(state, batch)
+
+
+@dataclass(frozen=True)
+class SemiSupervised(Objective):
+    """L = mean_i CE(student(x_i), y_i) + weight * L_u: the labelled pictures' loss, and a term without their labels.
+
+    Attributes:
+        weight: of the term without labels.
+        smoothing: label smoothing of the labelled term (Szegedy et al. 2016, sec. 7).
+        view: how the labelled pictures are shown: "weak" in the papers, "strong" helps with very few labels.
+    """
+
+    weight: float = 1.0
+    smoothing: float = 0.0
+    view: str = "weak"
+
+    uses_unlabelled: ClassVar[bool] = True
 
 
 def descend(
@@ -130,7 +147,7 @@ def descend(
                 state.advance(role)
             for act in after:
                 act(state)
-        return {"loss": loss.total.detach(), **loss.terms}
+        return {"loss": loss.total.detach(), **{name: term.detach() for name, term in loss.terms.items()}}
 
     return update
 

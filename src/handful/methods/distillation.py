@@ -123,16 +123,16 @@ class Distillation(Objective):
         total, terms = out.logits.new_zeros(()), {}
         if self.hard_weight:
             hard = cross_entropy(z["x"], batch["y"]).mean()
-            total, terms["hard"] = total + self.hard_weight * hard, hard.detach()
+            total, terms["hard"] = total + self.hard_weight * hard, hard
         if "u" in z:
             v, guide = self.taught(models, batch)
             soft = soft_target_loss(z["u"], v, self.temperature).mean()
-            total, terms["soft"] = total + self.soft_weight * soft, soft.detach()
+            total, terms["soft"] = total + self.soft_weight * soft, soft
             terms["agreement"] = (z["u"].argmax(1) == v.argmax(1)).double().mean()
             if self.feature_weight:
                 projected = models["projection"](out.features[-len(v) :])
                 apart = FEATURE_LOSSES[self.feature_loss](projected, guide).mean()
-                total, terms["features"] = total + self.feature_weight * apart, apart.detach()
+                total, terms["features"] = total + self.feature_weight * apart, apart
         return Loss(total, terms)
 
     def taught(self, models: Models, batch: Batch) -> tuple[Tensor, Tensor]:

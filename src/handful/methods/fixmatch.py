@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor, nn
+from typing import ClassVar
 
 from handful.losses.classify import cross_entropy
-from handful.losses.consistency import predictions, sharpen
-from handful.methods.three_views import ThreeViews
-from handful.methods.thresholding import Thresholding
+from handful.losses.consistency import sharpen
+from handful.methods.thresholding import Thresholded
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class FixMatch(ThreeViews):
+class FixMatch(Thresholded):
     """L = mean_i CE(student(x_i), y_i) + weight * mean_j 1[max p_j >= threshold] CE(student(strong(u_j)), q_j),
 
     p_j the student's prediction on weak(u_j), without gradient; q_j its most probable class, or p_j sharpened
@@ -36,19 +33,14 @@ class FixMatch(ThreeViews):
     align: bool = False
     momentum: float = 0.999
 
+    tuned: ClassVar[tuple[str, ...]] = ("threshold", "momentum")
+
     @property
     def least_confidence(self) -> float:
         return self.threshold
 
-    def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
-        """The thresholding object, under ``memory``."""
-        return {"memory": Thresholding(n_classes, threshold=self.threshold, momentum=self.momentum)}
-
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
-        memory: Any = models["memory"]
-        z_x, z_w, z_s = self.logits(models["student"], batch)
-        p = predictions(z_w)
-        memory.observe(p, batch["y"])
+        z_x, z_s, p, memory = self.observed(models, batch)
         if self.align:
             p = memory.align(p)
         trust = memory(p)

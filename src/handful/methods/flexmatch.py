@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor, nn
+from typing import ClassVar
 
 from handful.losses.classify import cross_entropy
-from handful.losses.consistency import predictions
-from handful.methods.three_views import ThreeViews
-from handful.methods.thresholding import Thresholding
+from handful.methods.thresholding import Thresholded
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class FlexMatch(ThreeViews):
+class FlexMatch(Thresholded):
     """L = mean_i CE(student(x_i), y_i) + weight * mean_j 1[max p_j >= T_k] CE(student(strong(u_j)), k),
 
     k the most probable class of p_j on weak(u_j); T_k = threshold * s_k / (2 - s_k), s_k the share of pictures that
@@ -30,19 +26,15 @@ class FlexMatch(ThreeViews):
     threshold: float = 0.95
     align: bool = False
 
+    rule: ClassVar[str] = "learnt"
+    tuned: ClassVar[tuple[str, ...]] = ("threshold",)
+
     @property
     def least_confidence(self) -> float:
         return self.threshold
 
-    def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
-        """The thresholding object, under ``memory``: it remembers a class for each unlabelled picture."""
-        return {"memory": Thresholding(n_classes, unlabelled, rule="learnt", threshold=self.threshold)}
-
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
-        memory: Any = models["memory"]
-        z_x, z_w, z_s = self.logits(models["student"], batch)
-        p = predictions(z_w)
-        memory.observe(p, batch["y"])
+        z_x, z_s, p, memory = self.observed(models, batch)
         if self.align:
             p = memory.align(p)
         trust = memory(p, index=batch["u_index"])

@@ -63,20 +63,16 @@ class LearningWithoutForgetting(Objective):
         logits = models["student"](batch["x"]).logits
         new = cross_entropy(logits[:, self.n_old :], batch["y"]).mean()
         if self.lambda_old == 0:
-            return Loss(new, {"new": new.detach()})
+            return Loss(new, {"new": new})
         recorded = self.old_answers(models["teacher"], batch)
         old = old_task_loss(recorded, logits[:, : self.n_old], self.temperature).mean()
-        return Loss(self.lambda_old * old + new, {"new": new.detach(), "old": old.detach()})
+        return Loss(self.lambda_old * old + new, {"new": new, "old": old})
 
     def old_answers(self, teacher: nn.Module, batch: Batch) -> Tensor:
         """Logits of the old network [B, O]; it is in evaluation mode, so its norms' statistics stay as they are."""
         with torch.no_grad(), evaluation(teacher):
-            if self.responses == "recorded":
-                answers = teacher(batch["index"])
-                assert isinstance(answers, Tensor)
-                return answers
-            answers = teacher(batch["x"]).logits
-            assert isinstance(answers, Tensor)
+            recorded = self.responses == "recorded"
+            answers: Tensor = teacher(batch["index"]) if recorded else teacher(batch["x"]).logits
             return answers
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor, nn
+from typing import ClassVar
 
 from handful.losses.classify import at_least_float32, cross_entropy
-from handful.losses.consistency import fairness, predictions
-from handful.methods.three_views import ThreeViews
-from handful.methods.thresholding import Thresholding
+from handful.losses.consistency import fairness
+from handful.methods.thresholding import Thresholded
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class FreeMatch(ThreeViews):
+class FreeMatch(Thresholded):
     """L = mean_i CE(student(x_i), y_i) + weight * mean_j 1[max p_j >= T_k] CE(student(strong(u_j)), k) + fair * L_f,
 
     k the most probable class of p_j on weak(u_j); T_k = the running mean confidence, times how probable class k is on
@@ -30,15 +27,11 @@ class FreeMatch(ThreeViews):
     fair: float = 0.01
     momentum: float = 0.999
 
-    def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
-        """The thresholding object, under ``memory``."""
-        return {"memory": Thresholding(n_classes, rule="adaptive", momentum=self.momentum)}
+    rule: ClassVar[str] = "adaptive"
+    tuned: ClassVar[tuple[str, ...]] = ("momentum",)
 
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
-        memory: Any = models["memory"]
-        z_x, z_w, z_s = self.logits(models["student"], batch)
-        p = predictions(z_w)
-        memory.observe(p, batch["y"])
+        z_x, z_s, p, memory = self.observed(models, batch)
         trust = memory(p)
         p_s = at_least_float32(z_s).softmax(1)
 

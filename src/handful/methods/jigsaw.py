@@ -8,11 +8,11 @@ from math import factorial
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from handful.augment.tiles import cut, enlarged, normalized, permutations
 from handful.losses.classify import cross_entropy
-from handful.methods.self_supervised import Projector, SelfSupervised, draws, like
+from handful.methods.self_supervised import SelfSupervised, draws
 from handful.types import Batch, Models, UsageError
 
 
@@ -25,14 +25,12 @@ class Jigsaw(SelfSupervised):
         grid: cells a side, 2 or 3.
         orders: permutations to tell apart, at most 24 for four tiles; they differ as much as they can.
         gap: share of a cell's side that is left out between tiles.
-        hidden: units of the projector's hidden layer.
         unlabelled_view: how an unlabelled picture is shown before it is cut.
     """
 
     grid: int = 2
     orders: int = 24
     gap: float = 0.15
-    hidden: int = 256
     unlabelled_view: str = "weak"
 
     parts: ClassVar[bool] = True
@@ -53,9 +51,9 @@ class Jigsaw(SelfSupervised):
     def shown(self) -> Mapping[str, str]:
         return {"uncut": self.unlabelled_view}
 
-    def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
-        """What tells the order from all tiles' features, under ``projector``."""
-        return like(network, Projector(self.copies * int(network.dim), self.hidden, self.orders))  # type: ignore[arg-type]
+    @property
+    def answers(self) -> tuple[int, int]:
+        return self.copies, self.orders
 
     def own(self, models: Models, batch: Batch) -> Tensor:
         u, tiles = batch["uncut"], self.copies

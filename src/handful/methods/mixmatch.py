@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,14 +13,14 @@ from torch.nn import functional as F
 from handful import parallel
 from handful.losses.classify import cross_entropy
 from handful.losses.consistency import mix, predictions, sharpen, squared_difference
-from handful.methods.base import Objective
+from handful.methods.base import SemiSupervised
 from handful.methods.three_views import apart_or_joint
 from handful.randomness import permutation
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class MixMatch(Objective):
+class MixMatch(SemiSupervised):
     """L = mean_i CE(student(x_i'), y_i') + weight * w(step) * mean_j |softmax student(u_j') - q_j'|^2 / K,
 
     q_j the student's mean prediction on two views of u_j, sharpened; (x', y') and (u', q') are (x, y) and (u, q)
@@ -29,12 +28,9 @@ class MixMatch(Objective):
     larger of s and 1 - s for the picture itself.
 
     Attributes:
-        weight: of the unlabelled term at the end of the ramp.
-        ramp_steps: steps over which w grows linearly from 0 to 1.
+        ramp_steps: steps over which w, and so the weight, grows linearly from 0.
         temperature: of the sharpening.
         alpha: of the Beta distribution; 0 mixes nothing.
-        smoothing: label smoothing of the labelled term.
-        view: how the labelled pictures are shown.
         unlabelled_view: how the unlabelled pictures are shown, twice.
         joint: one forward pass over all mixtures together.
     """
@@ -43,12 +39,8 @@ class MixMatch(Objective):
     ramp_steps: int = 1000
     temperature: float = 0.5
     alpha: float = 0.75
-    smoothing: float = 0.0
-    view: str = "weak"
     unlabelled_view: str = "weak"
     joint: bool = True
-
-    uses_unlabelled: ClassVar[bool] = True
 
     @property
     def views(self) -> Mapping[str, str]:
@@ -68,7 +60,7 @@ class MixMatch(Objective):
         unlabelled = squared_difference(z_u, q).mean()
         grown = min(1.0, (step + 1) / self.ramp_steps) if self.ramp_steps else 1.0
         total = supervised + self.weight * grown * unlabelled
-        return Loss(total, {"supervised": supervised.detach(), "unlabelled": unlabelled.detach()})
+        return Loss(total, {"supervised": supervised, "unlabelled": unlabelled})
 
     def mixed(
         self, x: Tensor, y: Tensor, u: Tensor, q: Tensor, draw: int

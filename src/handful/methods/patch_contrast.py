@@ -7,44 +7,38 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from handful.augment.tiles import enlarged, normalized, patches
 from handful.losses.nt_xent import nt_xent
-from handful.methods.self_supervised import Projector, SelfSupervised, draws, like
+from handful.methods.self_supervised import draws
+from handful.methods.simclr import Contrast
 from handful.types import Batch, Models, UsageError
 
 
 @dataclass(frozen=True)
-class PatchContrast(SelfSupervised):
+class PatchContrast(Contrast):
     """L_self = NT-Xent over ``patches`` small windows of each picture, each normalised by itself and enlarged; the
     positives of a patch are the other patches of its picture (Khosla et al. 2020, eq. 2, a picture being a class).
 
     Attributes:
         patches: of each picture.
         side: of a patch, as a share of the picture's.
-        temperature: of the cosines.
-        hidden: units of the projector's hidden layer.
-        dim: width of what is compared.
         unlabelled_view: how an unlabelled picture is shown before it is cut.
     """
 
     patches: int = 4
     side: float = 0.5
-    temperature: float = 0.5
-    hidden: int = 256
-    dim: int = 64
     unlabelled_view: str = "weak"
 
     parts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.patches < 2:
             raise UsageError("--method.patches must be at least 2: a patch needs another one to be near to")
         if not 0 < self.side <= 1:
             raise UsageError("--method.side must be a share of the picture's side, above 0 and at most 1")
-        if self.temperature <= 0:
-            raise UsageError("--method.temperature must be above 0")
 
     @property
     def copies(self) -> int:
@@ -53,10 +47,6 @@ class PatchContrast(SelfSupervised):
     @property
     def shown(self) -> Mapping[str, str]:
         return {"uncut": self.unlabelled_view}
-
-    def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
-        """The projection head, under ``projector``."""
-        return like(network, Projector(int(network.dim), self.hidden, self.dim))  # type: ignore[arg-type]
 
     def own(self, models: Models, batch: Batch) -> Tensor:
         u = batch["uncut"]

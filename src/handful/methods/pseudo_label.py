@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
 
 from handful.losses.classify import cross_entropy
 from handful.losses.consistency import pseudo_target
-from handful.methods.base import Objective
+from handful.methods.base import SemiSupervised
+from handful.methods.three_views import apart_or_joint
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class PseudoLabel(Objective):
+class PseudoLabel(SemiSupervised):
     """L = mean_i CE(student(x_i), y_i) + w(t) * mean_j 1[max p_j >= threshold] CE(student(u_j), target_j).
 
     Where the batch holds ``target`` [M, K] (a fixed teacher's stored probabilities) those are the p_j;
@@ -24,24 +22,17 @@ class PseudoLabel(Objective):
     Attributes:
         threshold: smallest confidence that is used; above 1 nothing is.
         hard: use the most probable class; otherwise the distribution itself.
-        weight: final weight of the unlabelled term.
         ramp_steps: steps over which the weight grows from 0 (Lee 2013, eq. 16).
-        smoothing: label smoothing of the labelled term.
-        view: how the labelled pictures are shown.
         unlabelled_view: how the unlabelled pictures are shown.
         joint: one forward pass over labelled and unlabelled pictures together (batch norm sees both).
     """
 
     threshold: float = 0.8
     hard: bool = True
-    weight: float = 1.0
     ramp_steps: int = 0
-    smoothing: float = 0.0
     view: str = "strong"
     unlabelled_view: str = "strong"
     joint: bool = True
-
-    uses_unlabelled: ClassVar[bool] = True
 
     @property
     def least_confidence(self) -> float:
@@ -53,17 +44,12 @@ class PseudoLabel(Objective):
 
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
         student, x, u = models["student"], batch["x"], batch["strong"]
-        if self.joint:
-            z_x, z_u = student(torch.cat([x, u])).logits.split([len(x), len(u)])
-        else:
-            z_x, z_u = student(x).logits, student(u).logits
+        z_x, z_u = apart_or_joint(student, x, u, joint=self.joint)
         teacher = batch["target"].clamp_min(1e-12).log() if "target" in batch else z_u
         target, mask = pseudo_target(teacher, hard=self.hard, threshold=self.threshold)
 
         supervised = cross_entropy(z_x, batch["y"], smoothing=self.smoothing).mean()
         unlabelled = (mask * cross_entropy(z_u, target)).mean()
         w = self.weight * min(1.0, (step + 1) / self.ramp_steps) if self.ramp_steps else self.weight
-        return Loss(
-            supervised + w * unlabelled,
-            {"supervised": supervised.detach(), "unlabelled": unlabelled.detach(), "used": mask.mean()},
-        )
+        terms = {"supervised": supervised, "unlabelled": unlabelled, "used": mask.mean()}
+        return Loss(supervised + w * unlabelled, terms)

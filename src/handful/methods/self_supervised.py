@@ -16,32 +16,28 @@ from torch import Tensor, nn
 
 from handful import parallel
 from handful.losses.classify import cross_entropy
-from handful.methods.base import Objective
+from handful.methods.base import SemiSupervised
 from handful.models.norms import statistics_kept
 from handful.randomness import generator
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class SelfSupervised(Objective):
+class SelfSupervised(SemiSupervised):
     """L = mean_i CE(student(x_i), y_i) + weight * L_self(unlabelled); with ``alone`` just L_self.
 
-    A method of the family gives ``shown`` (views of the unlabelled pictures), ``own`` (L_self), and the role
-    ``projector``: a small network on the student's features, which is thrown away at the end.
+    A method of the family gives ``shown`` (views of the unlabelled pictures), ``own`` (L_self), and ``answers``, the
+    form of the role ``projector``: a small network on the student's features, which is thrown away at the end.
 
     Attributes:
-        weight: of the term without labels.
-        smoothing: label smoothing of the labelled term (Szegedy et al. 2016, sec. 7).
-        view: how the labelled pictures are shown.
         alone: no labels at all: a start for other methods.
+        hidden: units of the projector's hidden layer.
     """
 
-    weight: float = 1.0
-    smoothing: float = 0.0
     view: str = "strong"
     alone: bool = False
+    hidden: int = 256
 
-    uses_unlabelled: ClassVar[bool] = True
     parts: ClassVar[bool] = False  # whether the network is shown parts of pictures, enlarged
 
     @property
@@ -58,6 +54,17 @@ class SelfSupervised(Objective):
     def copies(self) -> int:
         """V: how often each unlabelled picture goes through the network."""
 
+    @property
+    @abstractmethod
+    def answers(self) -> tuple[int, int]:
+        """Of how many copies of a picture the projector sees the features at once, and how wide its answer is."""
+
+    def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
+        """The projector, in the student's number format."""
+        copies, width = self.answers
+        projector = Projector(copies * int(network.dim), self.hidden, width)  # type: ignore[arg-type]
+        return {"projector": projector.to(next(network.parameters()).dtype)}
+
     @abstractmethod
     def own(self, models: Models, batch: Batch) -> Tensor:
         """L_self, a scalar."""
@@ -69,14 +76,13 @@ class SelfSupervised(Objective):
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
         if self.alone:
             own = self.own(models, batch)
-            return Loss(own, {"unlabelled": own.detach()})
+            return Loss(own, {"unlabelled": own})
         logits = models["student"](batch["x"]).logits
         supervised = cross_entropy(logits, batch["y"], smoothing=self.smoothing).mean()
         # running statistics are for whole pictures, which is what the network will be asked about
         with statistics_kept(models["student"]) if self.parts else nullcontext():
             own = self.own(models, batch)
-        terms = {"supervised": supervised.detach(), "unlabelled": own.detach()}
-        return Loss(supervised + self.weight * own, terms)
+        return Loss(supervised + self.weight * own, {"supervised": supervised, "unlabelled": own})
 
 
 class Projector(nn.Module):
@@ -93,11 +99,6 @@ class Projector(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         out: Tensor = self.last(torch.relu(self.first(features)))
         return out
-
-
-def like(network: nn.Module, projector: Projector) -> dict[str, nn.Module]:
-    """The role of the projector, in the student's number format."""
-    return {"projector": projector.to(next(network.parameters()).dtype)}
 
 
 def draws(batch: Batch, n: int, *shape: int) -> Tensor:

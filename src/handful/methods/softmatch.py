@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor, nn
+from typing import ClassVar
 
 from handful.losses.classify import cross_entropy
-from handful.losses.consistency import predictions
-from handful.methods.three_views import ThreeViews
-from handful.methods.thresholding import Thresholding
+from handful.methods.thresholding import Thresholded
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class SoftMatch(ThreeViews):
+class SoftMatch(Thresholded):
     """L = mean_i CE(student(x_i), y_i) + weight * mean_j g(p_j) CE(student(strong(u_j)), argmax p_j),
 
     p_j the student's prediction on weak(u_j), g a Gaussian of its confidence below the running mean and 1 above it
@@ -30,15 +26,11 @@ class SoftMatch(ThreeViews):
     align: bool = True
     momentum: float = 0.999
 
-    def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
-        """The thresholding object, under ``memory``."""
-        return {"memory": Thresholding(n_classes, rule="gaussian", momentum=self.momentum)}
+    rule: ClassVar[str] = "gaussian"
+    tuned: ClassVar[tuple[str, ...]] = ("momentum",)
 
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
-        memory: Any = models["memory"]
-        z_x, z_w, z_s = self.logits(models["student"], batch)
-        p = predictions(z_w)
-        memory.observe(p, batch["y"])
+        z_x, z_s, p, memory = self.observed(models, batch)
         trust = memory(memory.align(p, uniform=True) if self.align else p)
 
         supervised = cross_entropy(z_x, batch["y"], smoothing=self.smoothing).mean()

@@ -55,9 +55,9 @@ class Supervised(Objective):
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
         out = models["student"](batch["x"])
         loss = cross_entropy(out.logits, batch["y"], smoothing=self.smoothing).mean()
-        terms = {"supervised": loss.detach()}
+        terms = {"supervised": loss}
         if out.auxiliary:
             each = [cross_entropy(z, batch["y"], smoothing=self.smoothing).mean() for z in out.auxiliary]
-            terms["auxiliary"] = torch.stack(each).sum().detach()
-            loss = loss + self.auxiliary_weight * torch.stack(each).sum()
+            terms["auxiliary"] = torch.stack(each).sum()
+            loss = loss + self.auxiliary_weight * terms["auxiliary"]
         return Loss(loss, terms)

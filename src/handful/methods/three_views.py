@@ -4,37 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from handful.methods.base import Objective
+from handful.methods.base import SemiSupervised
 from handful.types import Batch, Loss
 
 
 @dataclass(frozen=True)
-class ThreeViews(Objective):
+class ThreeViews(SemiSupervised):
     """Options of the whole family.
 
     Attributes:
-        weight: of the unlabelled term.
-        smoothing: label smoothing of the labelled term (Szegedy et al. 2016, sec. 7).
-        view: how the labelled pictures are shown: "weak" in the papers, "strong" helps with very few labels.
         weak_view: how the unlabelled ones are shown for the target.
         strong_view: how the unlabelled ones are shown to learn the target.
         passes: 1: one forward pass over everything (batch norm sees all); 2: weak views apart and without a
             graph, which saves a third of the time; 3: each of the three apart.
     """
 
-    weight: float = 1.0
-    smoothing: float = 0.0
-    view: str = "weak"
     weak_view: str = "weak"
     strong_view: str = "strong"
     passes: int = 1
-
-    uses_unlabelled: ClassVar[bool] = True
 
     @property
     def views(self) -> Mapping[str, str]:
@@ -56,7 +47,7 @@ class ThreeViews(Objective):
         """``supervised + weight * unlabelled + others``, and every part of it for the log."""
         total = supervised + self.weight * unlabelled + sum(others.values())
         terms = {"supervised": supervised, "unlabelled": unlabelled, "used": used.mean(), **others}
-        return Loss(total, {name: value.detach() for name, value in terms.items()})
+        return Loss(total, terms)
 
 
 def apart_or_joint(student: nn.Module, a: Tensor, b: Tensor, *, joint: bool) -> tuple[Tensor, Tensor]:

@@ -6,11 +6,16 @@ gradient, c = max_k p_k their confidence.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from handful import parallel
-from handful.losses.consistency import align
+from handful.losses.consistency import align, predictions
+from handful.methods.three_views import ThreeViews
+from handful.types import Batch, Models
 
 RULES = ("fixed", "relative", "learnt", "adaptive", "gaussian")
 
@@ -150,3 +155,29 @@ class Thresholding(nn.Module):
     def _follow(self, running: Tensor, of_batch: Tensor) -> None:
         decay = min(self.momentum, float(1 + self.t) / float(10 + self.t))
         running.lerp_(parallel.mean(of_batch), 1 - decay)
+
+
+@dataclass(frozen=True)
+class Thresholded(ThreeViews):
+    """The methods in which a ``Thresholding``, the role ``memory``, says how much each pseudo-label is trusted.
+
+    Attributes:
+        rule: of the thresholding; ``tuned``: those of its other settings that are options of the method.
+    """
+
+    rule: ClassVar[str] = "fixed"
+    tuned: ClassVar[tuple[str, ...]] = ()
+
+    def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
+        """The thresholding object, under ``memory``."""
+        settings: Any = {name: getattr(self, name) for name in self.tuned}
+        return {"memory": Thresholding(n_classes, unlabelled, rule=self.rule, **settings)}
+
+    def observed(self, models: Models, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Any]:
+        """Logits of the labelled pictures and of the strong views, the predictions p [M, K] on the weak ones, and the
+        ``Thresholding``, which has taken up p and the labels."""
+        memory: Any = models["memory"]
+        z_x, z_w, z_s = self.logits(models["student"], batch)
+        p = predictions(z_w)
+        memory.observe(p, batch["y"])
+        return z_x, z_s, p, memory

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from handful import parallel
 from handful.losses.classify import cross_entropy
 from handful.losses.consistency import predictions, sharpen, signal_annealing
-from handful.methods.three_views import ThreeViews
-from handful.methods.thresholding import Thresholding
+from handful.methods.thresholding import Thresholded
 from handful.types import Batch, Loss, Models, UsageError
 
 
 @dataclass(frozen=True)
-class UDA(ThreeViews):
+class UDA(Thresholded):
     """L = mean_i CE(student(x_i), y_i) + weight * mean_j 1[max p_j >= threshold] CE(student(strong(u_j)), q_j),
 
     q_j = p_j sharpened by ``temperature``, p_j the student's prediction on weak(u_j), without gradient (Xie et al.
@@ -39,6 +38,8 @@ class UDA(ThreeViews):
     annealing: str = ""
     annealing_steps: int = 300
 
+    tuned: ClassVar[tuple[str, ...]] = ("threshold",)
+
     def __post_init__(self) -> None:
         if self.annealing not in ("", "linear", "log", "exp"):
             raise UsageError(f"there is no annealing '{self.annealing}'", fix="linear, log, exp or none")
@@ -47,15 +48,8 @@ class UDA(ThreeViews):
     def least_confidence(self) -> float:
         return self.threshold
 
-    def roles(self, network: nn.Module, n_classes: int, unlabelled: Tensor) -> dict[str, nn.Module]:
-        """The thresholding object, under ``memory``."""
-        return {"memory": Thresholding(n_classes, threshold=self.threshold)}
-
     def __call__(self, models: Models, batch: Batch, step: int) -> Loss:
-        memory: Any = models["memory"]
-        z_x, z_w, z_s = self.logits(models["student"], batch)
-        p = predictions(z_w)
-        memory.observe(p, batch["y"])
+        z_x, z_s, p, memory = self.observed(models, batch)
         if self.align:
             p = memory.align(p)
         trust = memory(p)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,43 +12,35 @@ from torch import Tensor, nn
 from handful import parallel
 from handful.losses.classify import cross_entropy, entropy
 from handful.losses.consistency import divergence, predictions
-from handful.methods.base import Objective
+from handful.methods.base import SemiSupervised
 from handful.methods.three_views import apart_or_joint
 from handful.models.norms import statistics_kept
 from handful.types import Batch, Loss, Models
 
 
 @dataclass(frozen=True)
-class VAT(Objective):
+class VAT(SemiSupervised):
     """L = mean_i CE(student(x_i), y_i) + weight * mean_j KL(p_j || student(u_j + r_j)) + entropy * mean_j H(p_j),
 
     p_j the student's prediction on u_j, without gradient in the second term; r_j of length ``radius`` in the
     direction found by power iteration (Miyato et al. 2018, eq. 5 and algorithm 1; the third term: eq. 17).
 
     Attributes:
-        weight: of the adversarial term.
         entropy: weight of entropy minimisation.
         radius: length of r_j for each pixel, as a root mean square: pixels run from -1 to 1, so 0.1 is a twentieth
             of their range. (The paper's epsilon is radius times the square root of the number of values.)
         probe: root mean square of the step that the direction is found with (the paper's xi).
         iterations: of the power iteration.
-        smoothing: label smoothing of the labelled term.
-        view: how the labelled pictures are shown.
         unlabelled_view: how the unlabelled pictures are shown.
         joint: one forward pass over labelled and unlabelled pictures together.
     """
 
-    weight: float = 1.0
     entropy: float = 0.1
     radius: float = 0.1
     probe: float = 0.01
     iterations: int = 1
-    smoothing: float = 0.0
-    view: str = "weak"
     unlabelled_view: str = "weak"
     joint: bool = True
-
-    uses_unlabelled: ClassVar[bool] = True
 
     @property
     def views(self) -> Mapping[str, str]:
@@ -61,18 +52,17 @@ class VAT(Objective):
         p = predictions(z_u)
 
         def answer(moved: Tensor, network: nn.Module) -> Tensor:
-            with statistics_kept(network):  # in the same batch as in the first pass
-                shown = torch.cat([x, moved]) if self.joint else moved
-                z: Tensor = network(shown).logits
-            return z[len(x) :] if self.joint else z
+            shown = torch.cat([x, moved]) if self.joint else moved  # in the same batch as in the first pass
+            with statistics_kept(network):
+                z: Tensor = network(shown).logits[-len(moved) :]
+            return z
 
         r = self.direction(partial(answer, network=parallel.unwrap(student)), u, p, batch["draw"])
         supervised = cross_entropy(z_x, batch["y"], smoothing=self.smoothing).mean()
         adversarial = divergence(p, answer(u + r, student)).mean()
         unsure = entropy(z_u).mean()
         total = supervised + self.weight * adversarial + self.entropy * unsure
-        terms = {"supervised": supervised, "unlabelled": adversarial, "entropy": unsure}
-        return Loss(total, {name: value.detach() for name, value in terms.items()})
+        return Loss(total, {"supervised": supervised, "unlabelled": adversarial, "entropy": unsure})
 
     def direction(self, answer: Callable[[Tensor], Tensor], u: Tensor, p: Tensor, draw: Tensor) -> Tensor:
         """r, of the shape of u: power iteration from a random direction, drawn for the global batch; ``answer`` takes

@@ -19,8 +19,8 @@ class Candidate:
     """
 
     recipe: str
-    on: str
-    method: Any = None
+    on: str = ""
+    method: Any = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -31,10 +31,5 @@ class Candidate:
     @property
     def init(self) -> str:
         """The self-supervised start of its networks, "" for none."""
-        return started_by(self.training)
-
-
-def started_by(training: Mapping[str, Any]) -> str:
-    """The self-supervised start that training options ask for, "" for none."""
-    init = str(training.get("init", "random"))
-    return "" if init == "random" else init
+        init = str(self.training.get("init", "random"))
+        return "" if init == "random" else init

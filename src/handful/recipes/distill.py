@@ -114,15 +114,11 @@ def distilled(stage: Stage, lessons: Lessons, workshop: Workshop) -> Fitted:
 
 
 def labels_alone(stage: Stage, workshop: Workshop, *, name: str) -> Fitted:
-    """The network of a stage of ``distilled`` on the labelled pictures alone, with its steps and its augmentation.
-
-    Args:
-        name: of this stage.
-    """
+    """The network of a stage of ``distilled`` on the labelled pictures alone, with its steps and its augmentation, as a
+    stage called ``name``."""
     method = stage.method
-    steps = stage.training.steps or int(
-        workshop.plan[steps_of(stage.name)]
-    )  # as many, where the time decided
+    # as many, where the time decided
+    steps = stage.training.steps or int(workshop.plan[steps_of(stage.name)])
     alone = Supervised(view=method.taught_view, mix=method.mix, mix_alpha=method.mix_alpha)
     training = replace(stage.training, steps=steps)
     return train_network(replace(stage, name=name, method=alone, training=training), workshop)

@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from handful import parallel
 from handful.augment.views import to_input
 from handful.data.images import Images
-from handful.inference.features import extract
 from handful.inference.logits import evaluating, predict
 from handful.methods.forgetting import LearningWithoutForgetting, Responses
 from handful.methods.probe import LogisticRegression
 from handful.models.classifier import Classifier
 from handful.models.heads import Chain, JoinedHead, Likeness, NearestMean, NearestNeighbours
+from handful.recipes.feature_space import answers, extracted
 from handful.recipes.stage import Stage
 from handful.recipes.task import RESERVE, Fitted, Task, Validation, Workshop
-from handful.recipes.train import STEPS, Built, train
+from handful.recipes.train import STEPS, Built, as_fitted, train
 from handful.recipes.training import Training, usual_training
 from handful.stats.calibration import fit_temperature
 
@@ -84,7 +84,7 @@ def extended(old: Old, stage: Stage, workshop: Workshop, way: str) -> Fitted:
         return _new_rows(old, task, workshop)
     network, config = warmed_up(old, task, workshop)
     if way == FIXED:
-        return _gated(_as_fitted(network, config, task, workshop), task, workshop)
+        return _gated(as_fitted(network, config, task, workshop, {}), task, workshop)
     method = replace(stage.method, lambda_old=0.0 if way == PLAIN else stage.method.lambda_old)
     head: Any = network.head
     head.old.requires_grad_(method.old_head_trains)
@@ -112,11 +112,8 @@ def teacher(
     if method.responses == "live":
         return {"teacher": network}
     spec = old.classifier.spec
-    return {
-        "teacher": Responses(
-            task.labelled, predict(network, task.images, task.labelled, spec, device=workshop.device)
-        )
-    }
+    said = predict(network, task.images, task.labelled, spec, device=workshop.device)
+    return {"teacher": Responses(task.labelled, said)}
 
 
 def warmed_up(old: Old, task: Task, workshop: Workshop) -> tuple[nn.Module, dict[str, Any]]:
@@ -148,13 +145,6 @@ def features(network: nn.Module, images: Images, ids: Tensor, device: str = "cpu
     return torch.cat(parts).clone()
 
 
-def _as_fitted(network: nn.Module, config: dict[str, Any], task: Task, workshop: Workshop) -> Fitted:
-    classifier = Classifier(network, None, config).to(workshop.device)
-    return Fitted(
-        classifier, lambda ids: predict(network, task.images, ids, classifier.spec, device=workshop.device)
-    )
-
-
 def _new_rows(old: Old, task: Task, workshop: Workshop) -> Fitted:
     """A head on frozen features with new rows; old ones stay as they are. Class means and stored examples are simply
     joined by more of their kind; any other head gets a logistic regression of the new classes at its side."""
@@ -169,7 +159,8 @@ def _new_rows(old: Old, task: Task, workshop: Workshop) -> Fitted:
         head = NearestMean(x.shape[1], old.n_classes + task.n_classes, last.metric, last.scale)
         head.means = torch.cat([last.means, new.means])
     elif isinstance(last, NearestNeighbours):
-        head = NearestNeighbours(**{**_options(last), "n_classes": old.n_classes + task.n_classes})
+        options = last.config() | {"n_classes": old.n_classes + task.n_classes}
+        head = NearestNeighbours(**{k: v for k, v in options.items() if k not in ("kind", "n_bank")})
         head.fit(torch.cat([last.bank, x]), torch.cat([last.labels, task.y + old.n_classes]))
     else:
         likeness = Likeness.of(x, task.y, task.n_classes)
@@ -178,16 +169,7 @@ def _new_rows(old: Old, task: Task, workshop: Workshop) -> Fitted:
     classifier = Classifier(made.backbone, whole, made.backbone_config, mirror=made.mirror)
     if not isinstance(head, JoinedHead):
         classifier.temperature.copy_(made.temperature)
-
-    def logits(ids: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return torch.as_tensor(head(table[ids]))
-
-    return Fitted(classifier, logits)
-
-
-def _options(head: NearestNeighbours) -> dict[str, Any]:
-    return {name: value for name, value in head.config().items() if name not in ("kind", "n_bank")}
+    return Fitted(classifier, answers(head, table))
 
 
 def _split(head: nn.Module | None) -> tuple[Chain, nn.Module]:
@@ -209,17 +191,8 @@ def _frozen_table(old: Old, task: Task, workshop: Workshop) -> Tensor:
         if made.backbone_config["name"] == "pixels":
             table = features(made.backbone, task.images, torch.arange(len(task.images)))
         else:
-            asked = workshop.planned("feature backend asked for", lambda: workshop.feature_backend)
-            table, backend = extract(
-                made.backbone,
-                task.images,
-                key=f"{old.fingerprint} {task.images.fingerprint}",
-                cache=workshop.cache / "features",
-                backend=str(workshop.plan.get("feature backend", asked)),
-                mirror=made.mirror,
-                progress=lambda done, total: workshop.progress("features", done, total),
-            )
-            workshop.planned("feature backend", lambda: backend)
+            name = made.backbone_config["name"]
+            table = extracted(name, made.backbone, task, workshop, key=old.fingerprint, mirror=made.mirror)
         workshop.spaces[key] = table
     found = workshop.spaces[key]
     assert isinstance(found, Tensor)

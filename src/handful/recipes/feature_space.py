@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,19 +60,32 @@ def _frozen(task: Task, workshop: Workshop, name: str, size: int) -> Space:
     config = {"name": name, "n_classes": 0, "channels": 3, "size": size or None}
     backbone = create(name, n_classes=0, pretrained=True, size=size or None).to(workshop.device)
     mirror = task.photographs
+    raw = extracted(name, backbone, task, workshop, key=name, mirror=mirror)
+    centre = Centre(raw.shape[1]).fit(raw[task.pool()])
+    return Space(centre(raw), backbone, config, centre, mirror, _length(raw, centre), {})
+
+
+def extracted(
+    name: str, backbone: nn.Module, task: Task, workshop: Workshop, *, key: str, mirror: bool
+) -> Tensor:
+    """What a frozen network says of every picture of the task, [N, D]; a resumed run has the same backend again.
+
+    Args:
+        name: of the network, in the plan and for the person who waits; ``key``: under which features are kept.
+        mirror: average with the features of the mirror images.
+    """
     asked = workshop.planned("feature backend asked for", lambda: workshop.feature_backend)
     raw, backend = extract(
         backbone,
         task.images,
-        key=f"{name} {task.images.fingerprint}",
+        key=f"{key} {task.images.fingerprint}",
         cache=workshop.cache / "features",
         backend=str(workshop.plan.get(f"feature backend of {name}", asked)),
         mirror=mirror,
         progress=lambda done, total: workshop.progress(f"features ({name})", done, total),
     )
     workshop.planned(f"feature backend of {name}", lambda: backend)
-    centre = Centre(raw.shape[1]).fit(raw[task.pool()])
-    return Space(centre(raw), backbone, config, centre, mirror, _length(raw, centre), {})
+    return raw
 
 
 def _pixels(task: Task) -> Space:
@@ -98,9 +112,14 @@ def fitted_head(features: Space, head: nn.Module) -> Fitted:
     classifier = Classifier(
         features.backbone, Chain(features.centre, head), features.config, mirror=features.mirror
     )
+    return Fitted(classifier, answers(head, features.table))
+
+
+def answers(head: nn.Module, table: Tensor) -> Callable[[Tensor], Tensor]:
+    """Row numbers [n] to a head's logits [n, K] for those rows of a feature table."""
 
     def logits(ids: Tensor) -> Tensor:
         with torch.inference_mode():
-            return torch.as_tensor(head(features.table[ids]))
+            return torch.as_tensor(head(table[ids]))
 
-    return Fitted(classifier, logits)
+    return logits

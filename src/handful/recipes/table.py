@@ -81,11 +81,6 @@ class Recipe:
         """Whether it takes a second, and the automatic choice tries it always."""
         return not self.trains and self.tried_on == EVERY
 
-    @property
-    def options(self) -> tuple[str, ...]:
-        """Names of the method's fields."""
-        return tuple(f.name for f in fields(self.method))
-
     def make(self, **changes: Any) -> Any:
         """The recipe's method with some fields changed.
 
@@ -105,15 +100,6 @@ class Recipe:
         own = propagation_for(task) if self.method is LabelPropagation else self.make()
         return changed(own, changes or {}, "method")
 
-    def training_for(self, task: Task, on: str, changes: Mapping[str, Any] | None = None) -> Training:
-        """How its network is trained on a task, with some fields changed.
-
-        Raises:
-            UsageError: there is no such field.
-        """
-        usual = tuning(on) if self.pretrained else small_training(task)
-        return changed(usual, changes or {}, "training")
-
     def space(self, task: Task) -> str:
         """The feature space where none is asked for."""
         return self.on or spaces_for(task)[0]
@@ -130,8 +116,9 @@ class Recipe:
             training: how its network is trained, or the fields in which that differs.
         """
         method = self.method_for(task, method)
-        if training is None or isinstance(training, Mapping):
-            training = self.training_for(task, on, training)
+        if not isinstance(training, Training):
+            usual = tuning(on) if self.pretrained else small_training(task)
+            training = changed(usual, training or {}, "training")
         return self.algorithm(Stage(stage, task, method, training, on), workshop)
 
 
@@ -260,15 +247,8 @@ def spaces_for(task: Task) -> tuple[str, ...]:
     return by_kind[task.kind]
 
 
-def usual_space(name: str, task: Task) -> str:
-    """The space of a recipe where none is asked for."""
-    return find(name).space(task)
-
-
 def check_space(recipe: str, on: str) -> None:
-    """Raises UsageError where a recipe cannot work on the features named ``on`` ("": its usual ones)."""
-    if not on:
-        return
+    """Raises UsageError where a recipe cannot work on the features named ``on``."""
     if recipe == "auto":
         raise UsageError(
             "features need a recipe of their own: auto looks at several", fix="give --recipe NAME too"
@@ -296,7 +276,8 @@ def asked(
     Raises:
         UsageError: there is no such recipe, space or field, or these are settings that nobody would read.
     """
-    check_space(recipe, on)
+    if on:
+        check_space(recipe, on)
     if recipe == "auto":
         if method or training:
             raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ MIN_STEPS = 20
 STEPS, FOLD_STEPS = "steps of ", "steps in a fold of "  # names in a run's plan
 NO_RATIO = "a ratio of 0 shows no unlabelled picture to a recipe that learns from them"
 NO_UNLABELLED = "this recipe learns from unlabelled pictures, and there are none"
+# What self-supervised training has of the training that it is for.
+INIT_TAKES = ("backbone", "max_steps", "batch", "optimizer", "lr", "weight_decay", "warmup", "ema", "size")
 DONE, LAST = "done.safetensors", "last.safetensors"
 
 
@@ -68,16 +70,18 @@ def train(stage: Stage, workshop: Workshop, build: Callable[[bool], Built]) -> F
     folder = folder_of(stage, workshop)
     done = (folder / DONE).exists()
     built = build(done)
-    roles = (
-        taken_up(stage, built.network, folder, workshop)
-        if done
-        else run(stage, workshop, built.network, folder)
-    )
-    network = roles.pop("result")
-    classifier = Classifier(network, None, built.config).to(workshop.device)
+    roles = (taken_up if done else run)(stage, workshop, built.network, folder)
+    return as_fitted(roles.pop("result"), built.config, stage.task, workshop, roles)
+
+
+def as_fitted(
+    network: nn.Module, config: dict[str, Any], task: Task, workshop: Workshop, roles: Mapping[str, nn.Module]
+) -> Fitted:
+    """A network, made by ``config``, as a classifier of the task's pictures."""
+    classifier = Classifier(network, None, config).to(workshop.device)
 
     def logits(ids: Tensor) -> Tensor:
-        return predict(network, stage.task.images, ids, classifier.spec, device=workshop.device)
+        return predict(network, task.images, ids, classifier.spec, device=workshop.device)
 
     return Fitted(classifier, logits, roles=roles)
 
@@ -145,18 +149,10 @@ def self_supervised(stage: Stage, workshop: Workshop) -> dict[str, Tensor]:
     method: Any = METHODS[INITS[training.init]](alone=True)  # type: ignore[call-arg]
     steps = training.init_steps or training.steps
     alone = Training(
-        backbone=training.backbone,
         seconds=0.0 if steps else workshop.planned(f"seconds of {name}", lambda: training.seconds),
         steps=steps,
-        max_steps=training.max_steps,
-        batch=training.batch,
         ratio=max(1, 2 * training.ratio // method.copies),  # about as many passes of the network for each
-        optimizer=training.optimizer,
-        lr=training.lr,
-        weight_decay=training.weight_decay,
-        warmup=training.warmup,
-        ema=training.ema,
-        size=training.size,
+        **{field: getattr(training, field) for field in INIT_TAKES},
     )
     nobody = torch.empty(0, dtype=torch.int64)
     pool = replace(task, labelled=nobody, y=nobody, unlabelled=task.pool(), held_out=nobody, classes=())
@@ -226,7 +222,7 @@ def run(stage: Stage, workshop: Workshop, network: Any, folder: Path) -> dict[st
     return roles
 
 
-def taken_up(stage: Stage, network: nn.Module, folder: Path, workshop: Workshop) -> dict[str, nn.Module]:
+def taken_up(stage: Stage, workshop: Workshop, network: nn.Module, folder: Path) -> dict[str, nn.Module]:
     """All roles of a finished stage, with the weights that they ended with."""
     saved, task = checkpoint.read(folder / DONE), stage.task
     roles = {"result": network, **stage.method.roles(network, task.n_classes, task.unlabelled)}

@@ -81,14 +81,8 @@ class Training:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"there is no {name} '{getattr(self, name)}'", fix=" or ".join(known))
-        for name, least in {
-            "batch": 1,
-            "steps": 0,
-            "max_steps": 0,
-            "ratio": 0,
-            "unfreeze_every": 0,
-            "init_steps": 0,
-        }.items():
+        for name in ("batch", "steps", "max_steps", "ratio", "unfreeze_every", "init_steps"):
+            least = 1 if name == "batch" else 0
             if getattr(self, name) < least:
                 raise UsageError(f"--training.{name.replace('_', '-')} must be at least {least}")
         for name in ("dropout", "drop_path"):

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from handful.augment.named import with_policies
 from handful.randomness import key
-from handful.recipes.candidate import Candidate, started_by
-from handful.recipes.table import RECIPES, asked, find, spaces_for, usual_space
+from handful.recipes.candidate import Candidate
+from handful.recipes.table import RECIPES, asked, find, spaces_for
 from handful.study.draws import Source
 from handful.types import UsageError
 
+SYNTAX = re.compile(r"([^@:]*)(?:@(timm:[^:]*|[^:]*))?(?::(.*))?", re.DOTALL)  # NAME[@SPACE][:SETTINGS]
 CHEAP_BASELINES = ("logistic", "nearest-mean", "knn")  # always in the table
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A recipe with its settings: one line of the table.
+class Contender(Candidate):
+    """A candidate as one line of the table; the recipe may be "auto".
 
     Attributes:
-        recipe: a name of ``recipes.table``, or "auto".
-        on: feature space.
-        method, training: fields that differ from the recipe's own.
         seconds: of training a run (of the whole choice for "auto"); steps that are given leave it unused.
         without_priors: data sets that the automatic choice must not know.
     """
 
-    recipe: str
-    on: str = ""
-    method: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 60.0
     without_priors: tuple[str, ...] = ()
 
@@ -46,7 +41,7 @@ class Contender:
 
     @property
     def uses_unlabelled(self) -> bool:
-        return self.recipe == "auto" or find(self.recipe).uses_unlabelled or bool(started_by(self.training))
+        return self.recipe == "auto" or find(self.recipe).uses_unlabelled or bool(self.init)
 
     @property
     def fingerprint(self) -> str:
@@ -54,35 +49,14 @@ class Contender:
         timed = self.recipe == "auto" or (find(self.recipe).trains and not self.training.get("steps"))
         return f"{key(self.name, self.seconds if timed else 0, self.without_priors):016x}"
 
-    @property
-    def candidate(self) -> Candidate | None:
-        """What is trained; None for "auto", which chooses.
-
-        Raises:
-            UsageError: an unknown recipe or field, or settings that nobody would read.
-        """
-        return asked(self.recipe, self.on, self.method, self.training)
-
-    def checked(self) -> Contender:
-        """Itself.
-
-        Raises:
-            UsageError: an unknown recipe or field, or settings that nobody would read.
-        """
-        _ = self.candidate
-        return self
-
 
 def parse(text: str, **rest: Any) -> Contender:
     """``NAME[@SPACE][:method.field=value,training.field=value,…]`` as a contender.
 
     Raises:
-        UsageError: it cannot be read, or names what is not there.
+        UsageError: it cannot be read, names what is not there, or has settings that nobody would read.
     """
-    head, _, tail = (
-        text.partition(":") if not text.partition("@")[2].startswith("timm:") else _after_timm(text)
-    )
-    recipe, _, on = head.partition("@")
+    recipe, on, tail = cast(re.Match[str], SYNTAX.fullmatch(text)).groups("")
     changes: dict[str, Any] = {"method": {}, "training": {}}
     for item in filter(None, tail.split(",")):
         path, equals, value = item.partition("=")
@@ -92,14 +66,9 @@ def parse(text: str, **rest: Any) -> Contender:
             raise UsageError(f"'{item}' in '{text}' is not a setting", fix=fix)
         changes[part][name.replace("-", "_")] = _value(value.strip())
     changes["method"] = with_policies(changes["method"])
-    return Contender(recipe.strip(), on.strip(), **changes, **rest).checked()
-
-
-def _after_timm(text: str) -> tuple[str, str, str]:
-    """ "fine-tune@timm:resnet18:training.steps=4": the first colon belongs to the network's name."""
-    before, _, after = text.partition("@timm:")
-    network, colon, tail = after.partition(":")
-    return f"{before}@timm:{network}", colon, tail
+    found = Contender(recipe.strip(), on.strip(), **changes, **rest)
+    asked(found.recipe, found.on, found.method, found.training)
+    return found
 
 
 def _value(text: str) -> Any:
@@ -118,8 +87,7 @@ def line_up(contenders: Sequence[Contender], source: Source) -> list[Contender]:
 
     def add(c: Contender) -> None:
         if c.recipe != "auto":
-            on = c.on or usual_space(c.recipe, some)
-            c = Contender(c.recipe, on, c.method, c.training, c.seconds, c.without_priors)
+            c = replace(c, on=c.on or find(c.recipe).space(some))
         found.setdefault(c.name, c)
 
     for c in contenders:
@@ -127,7 +95,7 @@ def line_up(contenders: Sequence[Contender], source: Source) -> list[Contender]:
     for c in list(found.values()):
         on = c.on or spaces_for(some)[0]
         twin = "" if c.recipe == "auto" else find(c.recipe).labelled_only
-        if not twin and started_by(c.training):
+        if not twin and c.init:
             twin = c.recipe
         for name in filter(None, (*CHEAP_BASELINES, twin)):
             training = {k: v for k, v in c.training.items() if k not in ("init", "init_steps", "start")}

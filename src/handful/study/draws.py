@@ -105,7 +105,7 @@ def draws_table(
     for seed in seeds:
         taken: set[int] = set()
         rank = dict.fromkeys(range(len(source.classes)), 0)
-        for size in sorted(set(range(1, max(sizes) + 1))):
+        for size in range(1, max(sizes) + 1):
             for row in source.drawn(size, seed).tolist():
                 if row not in taken:
                     taken.add(row)

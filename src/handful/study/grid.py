@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,7 @@ class Grid:
     def cells(self) -> Iterator[tuple[Contender, int, int]]:
         """Cheap contenders first; the first draw of each before the others, since it decides on the steps."""
         costly = sorted(self.contenders, key=lambda c: c.recipe == "auto" or find(c.recipe).trains)
-        for contender in costly:
-            for size in self.sizes:
-                for seed in self.seeds:
-                    yield contender, size, seed
+        return product(costly, self.sizes, self.seeds)
 
     def check(self, source: Source) -> None:
         """Raises UsageError where the data cannot give such a grid."""
@@ -211,9 +209,8 @@ def _run_many(
     for item in todo:
         waiting.setdefault((item[0].name, item[1]), []).append(item)
     before, others = os.environ.get("OMP_NUM_THREADS"), set(multiprocessing.active_children())
-    os.environ["OMP_NUM_THREADS"] = str(
-        max(1, machine.cores() // jobs)
-    )  # the processes read it as they start
+    # the processes read it as they start
+    os.environ["OMP_NUM_THREADS"] = str(max(1, machine.cores() // jobs))
     pool = ProcessPoolExecutor(
         jobs,
         multiprocessing.get_context("spawn"),
@@ -319,12 +316,11 @@ class _Bench:
 
 def _fit(contender: Contender, task: Task, workshop: Workshop, name: str) -> tuple[Fitted, str]:
     """Train one contender; what ``auto`` chose is told too."""
-    candidate = contender.candidate
-    if candidate is None:
+    if contender.recipe == "auto":
         prior = prior_table().without((name, *contender.without_priors))
         outcome = choose(task, workshop, seconds=contender.seconds, prior=prior)
         return outcome.fitted, outcome.chosen
-    return fit_candidate(candidate, task, workshop, seconds=contender.seconds), ""
+    return fit_candidate(contender, task, workshop, seconds=contender.seconds), ""
 
 
 def _line(cell: Cell) -> str:

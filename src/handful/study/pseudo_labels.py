@@ -46,17 +46,18 @@ def pseudo_labels(task: Task, workshop: Workshop, outcome: Outcome) -> PseudoLab
     trial = outcome.trials[outcome.chosen]
     if not trial.recipe.uses_unlabelled or not len(task.unlabelled):
         return None
-    method = trial.recipe.method_for(task, trial.method)
+    method = trial.recipe.method_for(task, trial.candidate.method)
     threshold = method.least_confidence
     if not trial.recipe.taught:
         checked = None if trial.logits is None else (trial.logits / outcome.temperature).softmax(1)
         p = outcome.probabilities(task.unlabelled)
         note = BY_CHAIN if trial.rounds else BY_ITSELF
         return PseudoLabels(p, threshold, checked, trial.truth, note)
-    teacher = teacher_for(trial.on) if trial.recipe.trains else method
+    on = trial.candidate.on
+    teacher = teacher_for(on) if trial.recipe.trains else method
 
     def targets(part: Task) -> Tensor:
-        return teacher_targets(part, workshop, on=trial.on, method=teacher)
+        return teacher_targets(part, workshop, on=on, method=teacher)
 
     p = targets(task)
     if task.n_folds < 2:

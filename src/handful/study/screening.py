@@ -22,9 +22,8 @@ NEIGHBOURS = 10  # pictures of the pool over which likeness is averaged
 APART = 2.3  # between the means of two kinds of pictures, in sums of their standard deviations
 MOST = 0.6  # share of the pool that may be strange
 FEWEST_LABELS = 4  # of the rarest class, under which likeness to the labelled pictures tells too little
-FEWEST_FOR_SHARES = (
-    16  # under which a classifier's mistakes look like other shares (benchmarks/results/screening.json)
-)
+# Labels of the rarest class under which mistakes look like other shares (benchmarks/results/screening.json)
+FEWEST_FOR_SHARES = 16
 WHERE = "unlabelled pictures"
 MISMATCH = 0.15  # share of pictures in another class than the labels' frequencies say, from which it is told
 
@@ -163,7 +162,7 @@ def screened(task: Task, workshop: Workshop, outcome: Outcome) -> Screening | No
     """The screening of a run, on the features of the network that the chosen candidate looks at, or on those of the
     usual one for such pictures where it looks at pixels, which tell too little of what a picture shows; None where the
     run has made no such features. Of several input sizes the largest counts."""
-    on = outcome.trials[outcome.chosen].on
+    on = outcome.trials[outcome.chosen].candidate.on
     name = on if on != "pixels" else next(space for space in spaces_for(task) if space != "pixels")
     made = [s for s in workshop.spaces.values() if isinstance(s, Space) and s.config["name"] == name]
     if not made or not len(task.unlabelled):

@@ -12,7 +12,7 @@ import torch
 
 from handful.data.images import from_array, survey
 from handful.data.manifest import LABELLED, SPLITS, UNLABELLED
-from handful.recipes.table import candidates, find, usual_space
+from handful.recipes.table import candidates, find
 from handful.recipes.task import Task
 from handful.verbs.fit import FitOptions, manifest_of, place_of
 
@@ -80,7 +80,8 @@ def dry_run(data: Any, options: FitOptions | None = None, *, out: str | Path | N
     )
     tried = []
     for candidate in [only] if only else candidates(task):
-        recipe, on = find(candidate.recipe), candidate.on or usual_space(candidate.recipe, task)
+        recipe = find(candidate.recipe)
+        on = candidate.on or recipe.space(task)
         notes = ["learns from unlabelled pictures"] if recipe.uses_unlabelled else []
         if recipe.uses_unlabelled and not len(unlabelled):
             notes = ["not tried: there are no unlabelled pictures"]

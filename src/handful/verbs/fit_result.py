@@ -118,8 +118,8 @@ def tried(outcome: Outcome, tested: Mapping[str, float]) -> list[Tried]:
 
 def title(trial: Trial) -> str:
     """A candidate's name for people."""
-    begun = f", started by {trial.init}" if trial.init else ""
-    return titled(trial.recipe.title, f"{trial.on}{begun}")
+    begun = f", started by {trial.candidate.init}" if trial.candidate.init else ""
+    return titled(trial.recipe.title, f"{trial.candidate.on}{begun}")
 
 
 def curve_on_page(curve: OwnCurve, name: str) -> CurveOnPage:
