@@ -47,8 +47,8 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 @pytest.fixture(scope="module")
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of two processes on every network, for the methods that are tested."""
-    items: list[Any] = [item for item in request.session.items if "pair" in getattr(item, "fixturenames", ())]
-    names = list(dict.fromkeys(item.callspec.params["name"] for item in items))
+    here: list[Any] = [item for item in request.session.items if item.path == request.path]
+    names = list(dict.fromkeys(item.callspec.params["name"] for item in here if "pair" in item.fixturenames))
     folder = tmp_path_factory.mktemp("pair")
     torch.multiprocessing.spawn(toy.two_processes, (2, str(folder), names), nprocs=2)
     return folder

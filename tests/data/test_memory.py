@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,8 @@ print(most)
 
 def megabytes(path: Path, n: int, how: str) -> float:
     command = [sys.executable, "-c", CODE, str(path), str(n), how]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # each further thread has memory of its own
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, env=alone)
     return float(done.stdout)
 
 
